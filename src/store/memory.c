@@ -14,7 +14,7 @@
  * Option: alignment=BYTES makes the store refuse offsets, lengths and memory
  * that aren't multiples, as a disk with O_DIRECT would.
  */
-#include "store/store.h"
+#include "store/object.h"
 
 #include "base/error.h"
 #include "store/location.h"
@@ -60,24 +60,6 @@ struct memory_lock {
 
 /* --- Worlds ---------------------------------------------------------------- */
 
-static guint object_hash(gconstpointer key)
-{
-    const struct store_object *object = key;
-    uint64_t word;
-
-    memcpy(&word, object->id.bytes, sizeof(word));
-    word ^= object->number * UINT64_C(0x9E3779B97F4A7C15);
-    return (guint)(word >> 32) + object->kind;
-}
-
-static gboolean object_equal(gconstpointer a, gconstpointer b)
-{
-    const struct store_object *one = a, *other = b;
-
-    return one->kind == other->kind && one->number == other->number &&
-           id128_equal(&one->id, &other->id);
-}
-
 static guint id_hash(gconstpointer key)
 {
     guint word;
@@ -104,8 +86,8 @@ static struct world *world_new(void)
     struct world *world = g_new0(struct world, 1);
 
     g_mutex_init(&world->lock);
-    world->objects = g_hash_table_new_full(object_hash, object_equal, g_free,
-                                           object_free);
+    world->objects = g_hash_table_new_full(store_object_hash, store_object_equal,
+                                           g_free, object_free);
     world->records = g_hash_table_new_full(g_str_hash, g_str_equal, g_free,
                                            (GDestroyNotify)g_bytes_unref);
     world->locks = g_hash_table_new_full(id_hash, id_equal, g_free, g_free);
@@ -212,8 +194,7 @@ static struct object *object_open(struct world *world,
     object->pieces =
         g_hash_table_new_full(g_int64_hash, g_int64_equal, g_free, g_free);
     g_hash_table_replace(world->objects,
-                         g_memdup2(&request->object, sizeof(request->object)),
-                         object);
+                         store_object_copy(&request->object), object);
     return object;
 }
 

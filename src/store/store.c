@@ -9,11 +9,11 @@
 #include "store/location.h"
 
 #include <errno.h>
-#include <inttypes.h>
 #include <poll.h>
 #include <string.h>
 
 static const struct store_driver *const drivers[] = {
+    &store_dir,
     &store_memory,
 };
 
@@ -159,23 +159,4 @@ int store_run(struct store_queue *queue, struct store_request *request)
         poll(&wait, 1, -1);
     }
     return request->result;
-}
-
-char *store_object_text(const struct store_object *object)
-{
-    char id[ID128_TEXT_BYTES];
-
-    id128_text(&object->id, id);
-    switch (object->kind) {
-    case STORE_BLOCK:
-        return g_strdup_printf("block %" PRIu64 " of layer %s",
-                               object->number, id);
-    case STORE_PAGE:
-        return g_strdup_printf("page %" PRIu64 " of map %s", object->number,
-                               id);
-    case STORE_JOURNAL:
-        return g_strdup_printf("journal %016" PRIx64 " of map %s",
-                               object->number, id);
-    }
-    g_assert_not_reached();
 }

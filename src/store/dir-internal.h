@@ -1,0 +1,262 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * What the files of the dir store share, in sections named after them.
+ *
+ * Locks, none taken while another is held: dir_store.lock (files, folders and
+ * what of them is unsynced), dir_pool.lock (waiting requests), dir_queue.lock
+ * (requests that the pool finished).  No system call that may block is made
+ * under any of them.
+ */
+#ifndef ARCHIPELAGO_STORE_DIR_INTERNAL_H
+#define ARCHIPELAGO_STORE_DIR_INTERNAL_H
+
+#include "store/store.h"
+
+#include <assert.h>
+#include <libaio.h>
+
+/* --- dir-sync.c: what isn't durable yet --------------------------------------- */
+
+/*
+ * Changes to one file or folder, and how far they are durable.  Syncs of the
+ * same thing go one after the other; one that finds itself covered by the one
+ * before makes no call.  Guarded by dir_store.lock.
+ */
+struct sync_point {
+    uint64_t changed;           /* raised as a change completes */
+    uint64_t synced;            /* changes up to this one are durable */
+    unsigned failures;
+    int last_error;             /* positive */
+    bool running;
+};
+
+/* A folder whose entries aren't all durable. */
+struct dir_folder {
+    char *path;                 /* below the store */
+    struct sync_point sync;
+    int users;
+};
+
+struct dir_store;
+struct dir_file;
+
+/* Entries of the folder of that path came or went. */
+void dir_folder_changed(struct dir_store *dir, const char *path);
+/* The same for each folder from the top to `path`. */
+void dir_folders_changed(struct dir_store *dir, const char *path);
+/* Make durable what is known to have changed in all folders above `path`. */
+int dir_folders_sync(struct dir_store *dir, const char *path);
+/* Is there nothing to do for that? */
+bool dir_folders_clean(struct dir_store *dir);
+
+/* Something was written to the file, and completed. */
+void dir_file_changed(struct dir_store *dir, struct dir_file *file);
+/* fdatasync() if anything changed since the last one; joins one under way. */
+int dir_file_sync(struct dir_store *dir, struct dir_file *file);
+bool dir_file_is_clean(struct dir_store *dir, struct dir_file *file);
+
+/* --- dir-cache.c: open files ---------------------------------------------------- */
+
+/* An open object.  `fd` and `name` don't change; the rest is under
+ * dir_store.lock.  Only a file without users is on the list of the idle. */
+struct dir_file {
+    struct store_object name;
+    int fd;
+    bool read_only;
+    bool detached;              /* removed from the table; closed by the last
+                                   user */
+    int users;
+    struct sync_point sync;
+    struct dir_file *next;      /* in its bucket */
+    struct dir_file *older, *newer;     /* idle ones, by last use */
+};
+
+struct dir_bucket {
+    struct dir_file *first;
+    uint64_t removals;          /* files that left by create or remove: one
+                                   opened before may be of an earlier life */
+};
+
+struct dir_cache {
+    struct dir_bucket *buckets;
+    unsigned mask;
+    unsigned count, limit;
+    struct dir_file idle;       /* head of a ring: .newer is the oldest */
+    GHashTable *failed;         /* struct store_object -> errno of a sync that
+                                   nobody asked for */
+};
+
+void dir_cache_init(struct dir_store *dir, unsigned limit);
+/* Syncs and closes all; nothing is in use. */
+void dir_cache_clear(struct dir_store *dir);
+
+/* The object's file, opened if need be.  -EAGAIN when that might block and
+ * `may_block` is false. */
+int dir_file_get(struct dir_store *dir, const struct store_object *name,
+                 bool may_block, struct dir_file **file);
+/* Only if it is open already; else NULL. */
+struct dir_file *dir_file_find(struct dir_store *dir,
+                               const struct store_object *name);
+/* Make the object anew, in place of what an earlier life left. */
+int dir_file_create(struct dir_store *dir, const struct store_object *name,
+                    uint64_t size_bytes, struct dir_file **file);
+/* Give back; `changed`: something was written that isn't durable yet. */
+void dir_file_put(struct dir_store *dir, struct dir_file *file, bool changed);
+/* The object is gone from the disk. */
+void dir_file_removed(struct dir_store *dir, const struct store_object *name);
+/* All objects of that kind and id are gone from the disk. */
+void dir_files_removed(struct dir_store *dir, enum store_kind kind,
+                       const struct id128 *id);
+/* A failure that still has to be told, as -errno, or 0; forgets it. */
+int dir_file_failure(struct dir_store *dir, const struct store_object *name);
+/* The same for any object of that kind and id; remembers it. */
+int dir_files_failure(struct dir_store *dir, enum store_kind kind,
+                      const struct id128 *id);
+
+/* --- dir-path.c: names on disk --------------------------------------------------- */
+
+#define DIR_PATH_BYTES 160
+
+/* Where things lie, below the store. */
+void dir_object_path(const struct store_object *name,
+                     char path[DIR_PATH_BYTES]);
+/* The folder in which (kind, id) is alone. */
+void dir_id_path(enum store_kind kind, const struct id128 *id,
+                 char path[DIR_PATH_BYTES]);
+/* The number in a file's name; false when it isn't one. */
+bool dir_parse_number(const char *text, uint64_t *number);
+
+/* Open what is at `path` below the store, without ever following a symbolic
+ * link.  Returns a descriptor or -errno. */
+int dir_open(struct dir_store *dir, const char *path, int flags);
+/* -EAGAIN rather than waiting for a disk. */
+int dir_open_cached(struct dir_store *dir, const char *path, int flags);
+/* The folder that `path` lies in; `leaf` is set to the rest. */
+int dir_open_parent(struct dir_store *dir, const char *path,
+                    const char **leaf);
+int dir_unlink(struct dir_store *dir, const char *path);
+/* Make the folders above `path`; what is made isn't durable yet. */
+int dir_make_parents(struct dir_store *dir, const char *path);
+
+/* --- dir-objects.c: carrying out a request in this thread ----------------------------- */
+
+/* Everything, waiting as long as it takes; returns the result. */
+int dir_execute(struct dir_store *dir, struct store_request *request);
+/* A read or write of which `done_bytes` are done, on an open file. */
+int dir_transfer(struct dir_store *dir, struct dir_file *file,
+                 struct store_request *request, uint64_t done_bytes);
+/* Fill the request's buffers from that byte on with zeroes. */
+void dir_fill_zeroes(struct store_request *request, uint64_t from_bytes);
+/* Can the request go to the disk as it is? */
+bool dir_is_aligned(const struct dir_store *dir,
+                    const struct store_request *request);
+
+/* --- dir-threads.c: requests that may block -------------------------------------------- */
+
+struct dir_pool {
+    GMutex lock;                /* guards all below */
+    GCond work;
+    struct store_request *first, **last;
+    unsigned waiting_count, idle_count, thread_count, thread_limit;
+    GThread **threads;
+    bool stop;
+};
+
+void dir_pool_init(struct dir_pool *pool, unsigned thread_limit);
+void dir_pool_clear(struct dir_pool *pool);
+/* The request's dir_pooled must be set; it ends in dir_queue_finished(). */
+void dir_pool_push(struct dir_store *dir, struct store_request *request);
+
+/* --- dir-queue.c: queues, libaio -------------------------------------------------------- */
+
+struct dir_queue;
+
+/* What request->driver holds while the pool has the request.  (While libaio
+ * has it, it holds the iocb, whose `data` is the file.) */
+struct dir_pooled {
+    struct dir_queue *queue;
+    struct dir_file *file;      /* of one begun elsewhere, or NULL */
+    uint64_t done_bytes;
+};
+
+static inline struct dir_pooled *dir_pooled(struct store_request *request)
+{
+    static_assert(sizeof(struct dir_pooled) <= sizeof(request->driver),
+                  "fits");
+    return (struct dir_pooled *)request->driver;
+}
+
+/* From a thread of the pool: the request has its result. */
+void dir_queue_finished(struct dir_queue *queue, struct store_request *request);
+
+int dir_queue_open(struct store *store, unsigned flags,
+                   struct store_queue **queue, GError **error);
+void dir_queue_close(struct store_queue *queue);
+int dir_queue_fd(struct store_queue *queue);
+void dir_queue_submit(struct store_queue *queue,
+                      struct store_request *request);
+void dir_queue_kick(struct store_queue *queue);
+int dir_queue_poll(struct store_queue *queue);
+
+/* --- dir-records.c ------------------------------------------------------------------------ */
+
+int dir_get(struct store *store, const struct store_record *record,
+            GBytes **value, GError **error);
+int dir_put(struct store *store, const struct store_record *record,
+            const void *value, size_t bytes, bool exclusive, GError **error);
+int dir_drop(struct store *store, const struct store_record *record,
+             GError **error);
+int dir_list(struct store *store, enum store_record_kind kind,
+             int (*each)(const struct store_record *record, void *opaque),
+             void *opaque, GError **error);
+/* Replace the file at `path` as a whole, durably; 0 or -errno. */
+int dir_put_file(struct dir_store *dir, const char *path, const void *value,
+                 size_t bytes, bool exclusive);
+/* Read one of at most `bytes_max`; 0 or -errno, -EFBIG when it has more. */
+int dir_get_file(struct dir_store *dir, const char *path, size_t bytes_max,
+                 GBytes **value);
+/* Remove what puts left that died in the folder. */
+void dir_clean_temporaries(struct dir_store *dir, const char *path);
+
+/* --- dir-sets.c: all objects of an id --------------------------------------------------------- */
+
+int dir_list_objects(struct store *store, enum store_kind kind,
+                     const struct id128 *id,
+                     int (*each)(uint64_t number, uint64_t allocated_bytes,
+                                 void *opaque),
+                     void *opaque, GError **error);
+int dir_allocated(struct store *store, const struct store_object *object,
+                  uint64_t *bytes, GError **error);
+int dir_sync_all(struct store *store, enum store_kind kind,
+                 const struct id128 *id, GError **error);
+int dir_remove_all(struct store *store, enum store_kind kind,
+                   const struct id128 *id, GError **error);
+
+/* --- dir-lock.c -------------------------------------------------------------------------------- */
+
+int dir_lock(struct store *store, const struct id128 *id,
+             enum store_lock_mode mode, struct store_owner *me,
+             struct store_lock **lock, struct store_owner *holder,
+             GError **error);
+void dir_unlock(struct store_lock *lock);
+int dir_holder(struct store *store, const struct id128 *id,
+               struct store_owner *holder, bool *held, GError **error);
+int dir_exclude_readers(struct store_lock *lock);
+void dir_admit_readers(struct store_lock *lock);
+
+/* --- dir.c: the store ----------------------------------------------------------------------------- */
+
+struct dir_store {
+    /* Fixed once open. */
+    struct store *store;
+    int root_fd;
+    bool direct;                /* O_DIRECT and libaio */
+    struct dir_pool pool;
+
+    GMutex lock;                /* guards all below */
+    GCond synced;               /* some sync_point stopped running */
+    struct dir_cache cache;
+    GHashTable *folders;        /* path -> struct dir_folder, if unsynced */
+};
+
+#endif

@@ -1,0 +1,456 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * The dir store's locks: flock() is the truth, and dies with its holder.  What
+ * the lock's file says is for people, and for the token.
+ *
+ * The file is never renamed or removed while the volume exists; one that was
+ * removed between opening and locking is noticed by its inode.  The two slots
+ * of struct dir_lock_slot are written in turn and synced before use, so that
+ * the one in force survives a torn write of the other; a torn one may have
+ * carried the next token, which is therefore left out.
+ */
+#include "store/dir-internal.h"
+
+#include "base/crc32c.h"
+#include "base/error.h"
+#include "base/sys.h"
+#include "store/dir-format.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/file.h>
+
+#define SLOT_COUNT 2
+
+struct dir_lock {
+    struct store_lock lock;
+    struct id128 id;
+    int fd;                     /* -1: a reader where nothing can be written */
+    int exclusion_fd;           /* of `readers`, while they are kept out */
+    enum store_lock_mode mode;
+    int next_slot;
+    struct store_owner owner;
+};
+
+/* What both slots together say. */
+struct lock_record {
+    struct store_owner owner;
+    int next_slot;
+    int torn_count;
+};
+
+/* --- Slots ------------------------------------------------------------------------ */
+
+static void encode(const struct store_owner *owner, struct dir_lock_slot *slot)
+{
+    *slot = (struct dir_lock_slot){
+        .version = GUINT32_TO_BE(DIR_LOCK_VERSION),
+        .flags = GUINT32_TO_BE(owner->open ? DIR_LOCK_OPEN : 0),
+        .token = GUINT64_TO_BE(owner->token),
+        .since_ns = GUINT64_TO_BE((uint64_t)owner->since_ns),
+        .pid = GUINT64_TO_BE((uint64_t)owner->pid),
+    };
+    memcpy(slot->magic, DIR_LOCK_MAGIC, sizeof(slot->magic));
+    g_strlcpy(slot->owner, owner->owner, sizeof(slot->owner));
+    g_strlcpy(slot->host, owner->host, sizeof(slot->host));
+    slot->crc = GUINT32_TO_BE(
+        crc32c(0, slot, offsetof(struct dir_lock_slot, crc)));
+}
+
+static bool decode(const struct dir_lock_slot *slot, struct store_owner *owner)
+{
+    uint32_t crc = crc32c(0, slot, offsetof(struct dir_lock_slot, crc));
+
+    if (crc != GUINT32_FROM_BE(slot->crc) ||
+        memcmp(slot->magic, DIR_LOCK_MAGIC, sizeof(slot->magic)) != 0 ||
+        GUINT32_FROM_BE(slot->version) != DIR_LOCK_VERSION) {
+        return false;
+    }
+    *owner = (struct store_owner){
+        .pid = (int64_t)GUINT64_FROM_BE(slot->pid),
+        .since_ns = (int64_t)GUINT64_FROM_BE(slot->since_ns),
+        .token = GUINT64_FROM_BE(slot->token),
+        .open = GUINT32_FROM_BE(slot->flags) & DIR_LOCK_OPEN,
+    };
+    g_strlcpy(owner->owner, slot->owner, sizeof(owner->owner));
+    g_strlcpy(owner->host, slot->host, sizeof(owner->host));
+    return true;
+}
+
+static bool supersedes(const struct store_owner *a, const struct store_owner *b)
+{
+    return a->token > b->token ||
+           (a->token == b->token && !a->open && b->open);
+}
+
+static bool is_unused(const struct dir_lock_slot *slot)
+{
+    static const struct dir_lock_slot unused;
+
+    return memcmp(slot, &unused, sizeof(unused)) == 0;
+}
+
+static int read_record(int fd, struct lock_record *record)
+{
+    struct dir_lock_slot slots[SLOT_COUNT] = {0};
+    struct iovec iov = {slots, sizeof(slots)};
+    ssize_t got;
+
+    do {
+        got = sys.preadv2(fd, &iov, 1, 0, 0);
+    } while (got < 0 && errno == EINTR);
+    if (got < 0) {
+        return -errno;
+    }
+    *record = (struct lock_record){0};
+    for (int i = 0; i < SLOT_COUNT; i++) {
+        struct store_owner owner;
+
+        if (!decode(&slots[i], &owner)) {
+            record->torn_count += !is_unused(&slots[i]);
+        } else if (supersedes(&owner, &record->owner)) {
+            record->owner = owner;
+            record->next_slot = !i;
+        }
+    }
+    return record->torn_count == SLOT_COUNT ? -EUCLEAN : 0;
+}
+
+static int write_slot(struct dir_lock *lock)
+{
+    struct dir_lock_slot slot;
+    struct iovec iov = {&slot, sizeof(slot)};
+    ssize_t put;
+
+    encode(&lock->owner, &slot);
+    do {
+        put = sys.pwritev2(lock->fd, &iov, 1,
+                           (off_t)sizeof(slot) * lock->next_slot, 0);
+    } while (put < 0 && errno == EINTR);
+    if (put != sizeof(slot)) {
+        return put < 0 ? -errno : -ENOSPC;
+    }
+    lock->next_slot = !lock->next_slot;
+    return sys.fdatasync(lock->fd) < 0 ? -errno : 0;
+}
+
+/* --- Files ---------------------------------------------------------------------------- */
+
+static void lock_path(const struct id128 *id, const char *leaf,
+                      char path[DIR_PATH_BYTES])
+{
+    dir_id_path(STORE_PAGE, id, path);
+    strcat(path, leaf);
+}
+
+/* The file, made if need be, durably. */
+static int open_lock_file(struct dir_store *dir, const char *path)
+{
+    char folder[DIR_PATH_BYTES];
+    int fd = dir_open(dir, path, O_RDWR);
+    int result;
+
+    for (int tries = 0; fd == -ENOENT && tries < 8; tries++) {
+        fd = dir_open(dir, path, O_RDWR | O_CREAT);
+        if (fd == -ENOENT) {
+            result = dir_make_parents(dir, path);
+            if (result < 0) {
+                return result;
+            }
+            continue;
+        }
+        if (fd < 0) {
+            return fd;
+        }
+        g_strlcpy(folder, path, sizeof(folder));
+        *strrchr(folder, '/') = '\0';
+        dir_folder_changed(dir, folder);
+        result = dir_folders_sync(dir, path);
+        if (result < 0) {
+            sys.close(fd);
+            return result;
+        }
+    }
+    return fd;
+}
+
+static bool is_still_there(struct dir_store *dir, int fd, const char *path)
+{
+    int now_fd = dir_open(dir, path, O_PATH);
+    struct stat mine, now;
+    bool same;
+
+    if (now_fd < 0) {
+        return false;
+    }
+    same = sys.fstat(fd, &mine) == 0 && sys.fstat(now_fd, &now) == 0 &&
+           mine.st_ino == now.st_ino && mine.st_dev == now.st_dev;
+    sys.close(now_fd);
+    return same;
+}
+
+/* dir_holder() takes the lock for a moment to see whether it is free: being
+ * refused counts only if it happens again. */
+static int flock_patiently(int fd, int operation)
+{
+    int result = -EWOULDBLOCK;
+
+    for (int tries = 0; tries < 5; tries++) {
+        if (sys.flock(fd, operation | LOCK_NB) == 0) {
+            return 0;
+        }
+        result = -errno;
+        if (result != -EWOULDBLOCK && result != -EINTR) {
+            break;
+        }
+        g_usleep(1000);
+    }
+    return result;
+}
+
+/* A descriptor that holds the lock, or -errno; -EWOULDBLOCK with `busy_fd` set
+ * to the file of whoever holds it. */
+static int take_file(struct dir_store *dir, const char *path, int operation,
+                     int *busy_fd)
+{
+    for (int tries = 0; tries < 8; tries++) {
+        int fd = open_lock_file(dir, path);
+        int result;
+
+        if (fd < 0) {
+            return fd;
+        }
+        result = flock_patiently(fd, operation);
+        if (result == 0 && is_still_there(dir, fd, path)) {
+            return fd;
+        }
+        if (result == -EWOULDBLOCK && busy_fd) {
+            *busy_fd = fd;
+            return result;
+        }
+        sys.close(fd);
+        if (result < 0) {
+            return result;
+        }
+    }
+    return -EAGAIN;
+}
+
+/* --- Writers ------------------------------------------------------------------------------ */
+
+static int refuse(struct store *store, int fd, struct store_owner *holder,
+                  GError **error)
+{
+    struct lock_record record = {0};
+    g_autoptr(GDateTime) since = NULL;
+    g_autofree char *since_text = NULL;
+    struct store_owner *by = &record.owner;
+    int result = read_record(fd, &record);
+
+    sys.close(fd);
+    if (holder) {
+        *holder = *by;
+    }
+    if (result < 0 || by->token == 0) {
+        return error_set(error, EBUSY,
+                         "in use by somebody who is just opening it; try "
+                         "again");
+    }
+    since = g_date_time_new_from_unix_local(by->since_ns / 1000000000);
+    since_text = since ? g_date_time_format(since, "%Y-%m-%d %H:%M:%S")
+                       : g_strdup("long ago");
+    return error_set(error, EBUSY,
+                     "in use by %s on host %s, pid %" PRId64 ", since %s; "
+                     "close it there or end that process, its lock ends with "
+                     "it", by->owner, by->host, by->pid, since_text);
+}
+
+/* With the file locked: say that we are the owner. */
+static int begin_ownership(struct dir_lock *lock, struct store_owner *me)
+{
+    struct lock_record record;
+    int result = read_record(lock->fd, &record);
+
+    if (result < 0) {
+        return result;
+    }
+    lock->next_slot = record.next_slot;
+    lock->owner = *me;
+    lock->owner.token = record.owner.token + 1 + (uint64_t)record.torn_count;
+    lock->owner.since_ns = sys.realtime_ns();
+    lock->owner.open = true;
+    result = write_slot(lock);
+    if (result == 0) {
+        *me = lock->owner;
+    }
+    return result;
+}
+
+static int lock_write(struct store *store, struct dir_lock *lock,
+                      struct store_owner *me, struct store_owner *holder,
+                      GError **error)
+{
+    struct dir_store *dir = store->state;
+    char path[DIR_PATH_BYTES];
+    int busy_fd = -1, result;
+
+    lock_path(&lock->id, "/lock", path);
+    lock->fd = take_file(dir, path, LOCK_EX, &busy_fd);
+    if (lock->fd == -EWOULDBLOCK) {
+        return refuse(store, busy_fd, holder, error);
+    }
+    result = lock->fd < 0 ? lock->fd : begin_ownership(lock, me);
+    if (result == 0) {
+        lock_path(&lock->id, "", path);
+        dir_clean_temporaries(dir, path);
+        return 0;
+    }
+    if (lock->fd >= 0) {
+        sys.close(lock->fd);
+    }
+    if (result == -EUCLEAN) {
+        return error_set(error, EUCLEAN,
+                         "%s/%s is damaged: neither of its slots can be read",
+                         store->location, path);
+    }
+    return error_set_errno(error, -result, "cannot lock %s/%s",
+                           store->location, path);
+}
+
+/* --- Readers ------------------------------------------------------------------------------- */
+
+static int lock_read(struct store *store, struct dir_lock *lock, GError **error)
+{
+    char path[DIR_PATH_BYTES];
+    int result;
+
+    lock_path(&lock->id, "/readers", path);
+    lock->fd = take_file(store->state, path, LOCK_SH, NULL);
+    if (lock->fd == -EACCES) {
+        /* Not ours to write; a lock needs only a descriptor. */
+        lock->fd = dir_open(store->state, path, O_RDONLY);
+        if (lock->fd >= 0) {
+            result = flock_patiently(lock->fd, LOCK_SH);
+            if (result < 0) {
+                sys.close(lock->fd);
+                lock->fd = result;
+            }
+        }
+    }
+    if (lock->fd >= 0) {
+        return 0;
+    }
+    if (lock->fd == -EROFS || lock->fd == -EACCES || lock->fd == -ENOENT) {
+        /* Nobody removes anything there, or nobody made the file for us. */
+        lock->fd = -1;
+        return 0;
+    }
+    if (lock->fd == -EWOULDBLOCK) {
+        return error_set(error, EBUSY,
+                         "readers are kept out for a moment while it is being "
+                         "changed; try again");
+    }
+    return error_set_errno(error, -lock->fd, "cannot lock %s/%s",
+                           store->location, path);
+}
+
+int dir_exclude_readers(struct store_lock *base)
+{
+    struct dir_lock *lock = (struct dir_lock *)base;
+    char path[DIR_PATH_BYTES];
+    int fd;
+
+    g_assert(lock->mode == STORE_LOCK_WRITE);
+    if (lock->exclusion_fd >= 0) {
+        return 0;
+    }
+    lock_path(&lock->id, "/readers", path);
+    fd = take_file(base->store->state, path, LOCK_EX, NULL);
+    if (fd < 0) {
+        return fd == -EWOULDBLOCK ? -EBUSY : fd;
+    }
+    lock->exclusion_fd = fd;
+    return 0;
+}
+
+void dir_admit_readers(struct store_lock *base)
+{
+    struct dir_lock *lock = (struct dir_lock *)base;
+
+    if (lock->exclusion_fd >= 0) {
+        sys.close(lock->exclusion_fd);
+        lock->exclusion_fd = -1;
+    }
+}
+
+/* --- The driver's calls ------------------------------------------------------------------------ */
+
+int dir_lock(struct store *store, const struct id128 *id,
+             enum store_lock_mode mode, struct store_owner *me,
+             struct store_lock **result_lock, struct store_owner *holder,
+             GError **error)
+{
+    struct dir_lock *lock = g_new0(struct dir_lock, 1);
+    int result;
+
+    lock->lock.store = store;
+    lock->id = *id;
+    lock->mode = mode;
+    lock->exclusion_fd = -1;
+    result = mode == STORE_LOCK_WRITE
+                 ? lock_write(store, lock, me, holder, error)
+                 : lock_read(store, lock, error);
+    if (result < 0) {
+        g_free(lock);
+        return result;
+    }
+    *result_lock = &lock->lock;
+    return 0;
+}
+
+void dir_unlock(struct store_lock *base)
+{
+    struct dir_lock *lock = (struct dir_lock *)base;
+
+    dir_admit_readers(base);
+    if (lock->mode == STORE_LOCK_WRITE) {
+        lock->owner.open = false;
+        /* If that fails, the record says what it would after a crash. */
+        write_slot(lock);
+    }
+    if (lock->fd >= 0) {
+        sys.close(lock->fd);
+    }
+    g_free(lock);
+}
+
+int dir_holder(struct store *store, const struct id128 *id,
+               struct store_owner *holder, bool *held, GError **error)
+{
+    struct lock_record record = {0};
+    char path[DIR_PATH_BYTES];
+    int fd, result;
+
+    lock_path(id, "/lock", path);
+    *holder = (struct store_owner){0};
+    *held = false;
+    fd = dir_open(store->state, path, O_RDONLY);
+    if (fd == -ENOENT) {
+        return 0;
+    }
+    result = fd < 0 ? fd : read_record(fd, &record);
+    if (result == 0 && sys.flock(fd, LOCK_SH | LOCK_NB) < 0) {
+        *held = errno == EWOULDBLOCK;
+        result = *held ? read_record(fd, &record) : -errno;
+    }
+    if (fd >= 0) {
+        sys.close(fd);
+    }
+    *holder = record.owner;
+    return result < 0 ? error_set_errno(error, -result, "cannot read %s/%s",
+                                        store->location, path)
+                      : 0;
+}
