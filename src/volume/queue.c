@@ -1,0 +1,275 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * Queues: where requests come in and completions go out.
+ *
+ * The descriptor given to the caller is an epoll of two: the store queue's, and
+ * an eventfd through which other threads announce tasks and the queue itself
+ * completions that were not collected yet.
+ */
+#include "volume/volume.h"
+
+#include "base/error.h"
+
+#include <errno.h>
+#include <poll.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
+
+static void event_raise(archip_queue *queue)
+{
+    uint64_t one = 1;
+    ssize_t done;
+
+    do {
+        done = write(queue->event_fd, &one, sizeof(one));
+    } while (done < 0 && errno == EINTR);
+}
+
+static void event_clear(archip_queue *queue)
+{
+    uint64_t count;
+    ssize_t done;
+
+    do {
+        done = read(queue->event_fd, &count, sizeof(count));
+    } while (done < 0 && errno == EINTR);
+}
+
+/* --- Tasks from other threads -------------------------------------------------- */
+
+void queue_post(archip_queue *queue, struct task *task)
+{
+    bool was_empty;
+
+    task->next = NULL;
+    g_mutex_lock(&queue->inbox_lock);
+    was_empty = !queue->inbox_head;
+    *queue->inbox_tail = task;
+    queue->inbox_tail = &task->next;
+    if (was_empty) {
+        event_raise(queue);
+    }
+    g_mutex_unlock(&queue->inbox_lock);
+}
+
+static void inbox_run(archip_queue *queue)
+{
+    struct task *task;
+
+    g_mutex_lock(&queue->inbox_lock);
+    task = queue->inbox_head;
+    if (task || queue->signalled) {
+        queue->inbox_head = NULL;
+        queue->inbox_tail = &queue->inbox_head;
+        queue->signalled = false;
+        event_clear(queue);
+    }
+    g_mutex_unlock(&queue->inbox_lock);
+    while (task) {
+        struct task *next = task->next;
+
+        task->run(task);
+        task = next;
+    }
+}
+
+/* --- Opening and closing -------------------------------------------------------- */
+
+static int queue_open_fds(archip_queue *queue, GError **error)
+{
+    struct epoll_event event = { .events = EPOLLIN };
+
+    queue->event_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    queue->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
+    if (queue->event_fd < 0 || queue->epoll_fd < 0 ||
+        epoll_ctl(queue->epoll_fd, EPOLL_CTL_ADD, queue->event_fd, &event) ||
+        epoll_ctl(queue->epoll_fd, EPOLL_CTL_ADD,
+                  store_queue_fd(queue->store_queue), &event)) {
+        return error_set_errno(error, errno, "can't open a queue");
+    }
+    return 0;
+}
+
+int queue_new(archip_volume *volume, unsigned flags, archip_queue **queue,
+              GError **error)
+{
+    archip_queue *new_queue = g_new0(archip_queue, 1);
+    unsigned store_flags =
+        flags & ARCHIP_QUEUE_MAY_BLOCK ? STORE_QUEUE_MAY_BLOCK : 0;
+    int rc;
+
+    new_queue->volume = volume;
+    new_queue->flags = flags;
+    new_queue->event_fd = new_queue->epoll_fd = -1;
+    new_queue->inbox_tail = &new_queue->inbox_head;
+    new_queue->texts = g_ptr_array_new_with_free_func(g_free);
+    g_queue_init(&new_queue->completed);
+    g_mutex_init(&new_queue->inbox_lock);
+    rc = store_queue_open(volume->store->store, store_flags,
+                          &new_queue->store_queue, error);
+    if (rc == 0) {
+        rc = queue_open_fds(new_queue, error);
+    }
+    if (rc < 0) {
+        queue_free(new_queue);
+        return rc;
+    }
+    *queue = new_queue;
+    return 0;
+}
+
+void queue_free(archip_queue *queue)
+{
+    struct request *request;
+
+    while (queue->in_flight) {
+        queue_turn(queue, -1);
+    }
+    while ((request = g_queue_pop_head(&queue->completed))) {
+        request_free(request);
+    }
+    if (queue->store_queue) {
+        store_queue_close(queue->store_queue);
+    }
+    if (queue->event_fd >= 0) {
+        close(queue->event_fd);
+    }
+    if (queue->epoll_fd >= 0) {
+        close(queue->epoll_fd);
+    }
+    g_ptr_array_unref(queue->texts);
+    g_mutex_clear(&queue->inbox_lock);
+    g_free(queue);
+}
+
+int archip_queue_open(archip_volume *volume, unsigned flags,
+                      archip_queue **queue)
+{
+    GError *error = NULL;
+
+    if (flags & ~ARCHIP_QUEUE_MAY_BLOCK) {
+        return api_fail_text(EINVAL, "unknown queue flags 0x%x", flags);
+    }
+    if (queue_new(volume, flags, queue, &error) < 0) {
+        return api_fail(error);
+    }
+    g_atomic_int_inc(&volume->queue_count);
+    return 0;
+}
+
+void archip_queue_close(archip_queue *queue)
+{
+    if (queue) {
+        archip_volume *volume = queue->volume;
+
+        queue_free(queue);
+        g_atomic_int_add(&volume->queue_count, -1);
+    }
+}
+
+int archip_queue_fd(archip_queue *queue)
+{
+    return queue->epoll_fd;
+}
+
+/* --- Turning ------------------------------------------------------------------------ */
+
+void queue_turn(archip_queue *queue, int timeout_ms)
+{
+    struct pollfd pollfd = { queue->epoll_fd, POLLIN, 0 };
+
+    if (timeout_ms != 0) {
+        poll(&pollfd, 1, timeout_ms);
+    }
+    inbox_run(queue);
+    do {
+        store_kick(queue->store_queue);
+    } while (store_poll(queue->store_queue) > 0);
+}
+
+static void queue_completed(struct request *request)
+{
+    archip_queue *queue = request->queue;
+
+    queue->in_flight--;
+    g_queue_push_tail(&queue->completed, request);
+}
+
+/* What is there to be collected must show in the descriptor. */
+static void queue_announce(archip_queue *queue)
+{
+    if (queue->completed.length && !queue->signalled && !queue->quiet) {
+        queue->signalled = true;
+        event_raise(queue);
+    }
+}
+
+int archip_submit(archip_queue *queue, const archip_request *requests,
+                  size_t count)
+{
+    GError *error = NULL;
+
+    for (size_t i = 0; i < count; i++) {
+        if (request_check(&requests[i], &error) < 0) {
+            return api_fail(error);
+        }
+    }
+    for (size_t i = 0; i < count; i++) {
+        queue->in_flight++;
+        request_start(request_new(queue, queue->volume, &requests[i],
+                                  queue_completed, NULL));
+    }
+    store_kick(queue->store_queue);
+    queue_announce(queue);
+    return 0;
+}
+
+static size_t queue_collect(archip_queue *queue,
+                            archip_completion *completions, size_t max)
+{
+    size_t count = 0;
+    struct request *request;
+
+    while (count < max && (request = g_queue_pop_head(&queue->completed))) {
+        completions[count++] = (archip_completion){
+            .user = request->user.user,
+            .result = request->result,
+            .error = request->error,
+        };
+        if (request->error) {
+            g_ptr_array_add(queue->texts, g_steal_pointer(&request->error));
+        }
+        request_free(request);
+    }
+    return count;
+}
+
+int archip_queue_reap(archip_queue *queue, archip_completion *completions,
+                      size_t max, int timeout_ms)
+{
+    gint64 end_us = g_get_monotonic_time() + timeout_ms * G_GINT64_CONSTANT(1000);
+
+    max = MIN(max, (size_t)G_MAXINT);
+    g_ptr_array_set_size(queue->texts, 0);
+    if (!queue->completed.length || queue->signalled) {
+        queue_turn(queue, 0);
+    }
+    while (!queue->completed.length && queue->in_flight && timeout_ms != 0) {
+        int rest_ms = timeout_ms;
+
+        if (timeout_ms > 0) {
+            gint64 rest_us = end_us - g_get_monotonic_time();
+
+            if (rest_us <= 0) {
+                break;
+            }
+            rest_ms = (int)((rest_us + 999) / 1000);
+        }
+        queue_turn(queue, rest_ms);
+    }
+    max = queue_collect(queue, completions, max);
+    queue_announce(queue);
+    return (int)max;
+}

@@ -1,0 +1,77 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* Stores as the public header shows them. */
+#include "volume/volume.h"
+
+#include "base/error.h"
+#include "volume/config.h"
+
+#include <errno.h>
+#include <string.h>
+
+/* The default directory is made with its parents: nothing must be set up. */
+static void default_make(const char *location)
+{
+    const char *path = location + strlen("dir:");
+
+    if (g_str_has_prefix(location, "dir:")) {
+        g_mkdir_with_parents(path, 0700);   /* store_open() says what failed */
+    }
+}
+
+int archip_store_open(const char *location, unsigned flags,
+                      archip_store **store)
+{
+    g_autofree char *resolved = NULL;
+    struct store *opened;
+    GError *error = NULL;
+    bool is_default = false;
+    int rc;
+
+    if (flags & ~ARCHIP_STORE_CREATE) {
+        return api_fail_text(EINVAL, "unknown store flags 0x%x", flags);
+    }
+    rc = config_resolve(location, &resolved, &is_default, &error);
+    if (rc == 0) {
+        if (is_default) {
+            default_make(resolved);
+        }
+        rc = store_open(resolved,
+                        flags || is_default ? STORE_OPEN_CREATE : 0, &opened,
+                        &error);
+    }
+    if (rc < 0) {
+        return api_fail(error);
+    }
+    *store = g_new0(archip_store, 1);
+    (*store)->store = opened;
+    return 0;
+}
+
+void archip_store_close(archip_store *store)
+{
+    if (store) {
+        store_close(store->store);
+        g_free(store);
+    }
+}
+
+int archip_store_get_status(archip_store *store, archip_store_status *status)
+{
+    struct store_status own = { 0 };
+    GError *error = NULL;
+
+    if (store->store->driver->status(store->store, &own, &error) < 0) {
+        return api_fail(error);
+    }
+    *status = (archip_store_status){
+        .total_bytes = own.total_bytes,
+        .free_bytes = own.free_bytes,
+        .alignment_bytes = store->store->alignment_bytes,
+    };
+    g_strlcpy(status->driver, store->store->driver->name,
+              sizeof(status->driver));
+    g_strlcpy(status->location, store->store->location,
+              sizeof(status->location));
+    g_strlcpy(status->io, own.io, sizeof(status->io));
+    return 0;
+}
