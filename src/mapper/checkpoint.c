@@ -419,6 +419,8 @@ static void fold_publish(struct fold *fold)
     header->flags = fold->header->flags;
     header->journal_epoch = fold->header->journal_epoch;
     header->journal_sequence = fold->header->journal_sequence;
+    header_clear(&map->stored);
+    map->stored = header_copy(fold->header);
     g_array_append_vals(map->garbage, fold->replaced->data,
                         fold->replaced->len);
     while (map->journal.oldest_epoch < header->journal_epoch) {
@@ -490,6 +492,18 @@ int map_fold(struct map *map, bool clean, GError **error)
     map_commit_end(map, &commit, rc);
     g_mutex_unlock(&map->lock);
     return rc;
+}
+
+void map_mark_unclean(struct map *map)
+{
+    struct store_record record = { STORE_HEADER, map->header.id, NULL };
+    g_autoptr(GBytes) value = NULL;
+
+    map->stored.generation = ++map->header.generation;
+    map->stored.flags &= ~FORMAT_HEADER_CLEAN;
+    value = header_encode(&map->stored);
+    map->store->driver->put(map->store, &record, g_bytes_get_data(value, NULL),
+                            g_bytes_get_size(value), false, NULL);
 }
 
 void map_remove_garbage(struct map *map)

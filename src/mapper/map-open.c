@@ -59,6 +59,7 @@ static struct map *map_new(struct store *store, struct map_header *header,
     map->store = store;
     map->store_lock = lock;
     map->header = *header;
+    map->stored = header_copy(header);
     map->blocks_per_object = header->object_bytes / header->block_bytes;
     map->bitmap_bytes = MAX(map->blocks_per_object / 8, 8u);
     map->bitmaps_per_page = FORMAT_PAGE_BODY_BYTES / map->bitmap_bytes;
@@ -90,6 +91,7 @@ void map_free(struct map *map)
     g_hash_table_unref(map->committing);
     g_array_unref(map->garbage);
     header_clear(&map->header);
+    header_clear(&map->stored);
     g_mutex_clear(&map->io_lock);
     g_mutex_clear(&map->lock);
     g_cond_clear(&map->loaded);

@@ -96,6 +96,7 @@ struct map {
     void (*wake)(GSList *waiters, const GError *error);
     struct map_header header;       /* sizes and counts are of this moment;
                                        trees, epoch, next_page of the store's */
+    struct map_header stored;       /* as it is in the store */
     unsigned blocks_per_object;
     unsigned bitmap_bytes;          /* of one object */
     unsigned bitmaps_per_page;
@@ -280,6 +281,10 @@ void checkpoint_abandon(struct map *map, struct map_checkpoint *checkpoint);
 
 /* Capture and checkpoint at once, data being synced already.  Blocks. */
 int map_fold(struct map *map, bool clean, GError **error);
+
+/* A fold that should have said "clean" failed, perhaps after it replaced the
+ * header: put the one from before back, which says "not clean".  Blocks. */
+void map_mark_unclean(struct map *map);
 
 /* Freeze the current layer: what is written from now on goes to a new one.
  * Everything must be durable and nothing in flight.  Blocks. */

@@ -323,22 +323,41 @@ int archip_volume_open(archip_store *store, const char *name, unsigned flags,
 
 /* --- Closing and handing over ------------------------------------------------------------- */
 
-/* Make all durable and let go; lets go also when that failed. */
-static int volume_deactivate(archip_volume *volume, GError **error)
+/* Settle so that the header says clean; if that fails, it must not. */
+static int volume_settle_clean(archip_volume *volume, GError **error)
+{
+    int rc = volume_settle(volume, true, error);
+
+    if (rc < 0) {
+        map_mark_unclean(volume->map);
+    }
+    return rc;
+}
+
+static void volume_let_go(archip_volume *volume)
 {
     struct hold hold;
+
+    background_wait(volume);
+    hold = volume_surrender(volume);
+    volume_forget_objects(volume);
+    hold_release(volume, &hold);
+}
+
+/* Make all durable and let go; on failure the volume stays active. */
+static int volume_deactivate(archip_volume *volume, GError **error)
+{
     int rc = 0;
 
     if (!g_atomic_int_get(&volume->active)) {
         return 0;
     }
     if (volume_is_writable(volume)) {
-        rc = volume_settle(volume, true, error);
+        rc = volume_settle_clean(volume, error);
     }
-    background_wait(volume);
-    hold = volume_surrender(volume);
-    volume_forget_objects(volume);
-    hold_release(volume, &hold);
+    if (rc == 0) {
+        volume_let_go(volume);
+    }
     return rc;
 }
 
@@ -355,6 +374,7 @@ int archip_volume_close(archip_volume *volume)
     if (rc < 0) {
         error_prefix(&error, "closing volume '%s': ", volume->name);
         api_fail(error);
+        volume_let_go(volume);
     }
     volume_free(volume);
     return rc;
@@ -398,8 +418,8 @@ int archip_volume_activate(archip_volume *volume)
     return life_end(volume, rc, error);
 }
 
-/* The new hold is taken before the old is given up; only one of them can be a
- * writer's, so they don't exclude each other. */
+/* The new hold is taken before the old is given up: they don't exclude each
+ * other, for only one of them is a writer's. */
 static int volume_reopen(archip_volume *volume, bool write, GError **error)
 {
     struct hold old, hold;
@@ -410,7 +430,7 @@ static int volume_reopen(archip_volume *volume, bool write, GError **error)
         return 0;
     }
     if (!write) {
-        rc = volume_settle(volume, true, error);
+        rc = volume_settle(volume, false, error);
     }
     if (rc == 0) {
         rc = hold_take(volume, write, &hold, error);
@@ -418,7 +438,10 @@ static int volume_reopen(archip_volume *volume, bool write, GError **error)
     if (rc < 0) {
         return rc;
     }
-    background_wait(volume);
+    if (!write && (rc = volume_settle_clean(volume, error)) < 0) {
+        hold_release(volume, &hold);
+        return rc;
+    }
     old = volume_surrender(volume);
     volume_forget_objects(volume);
     volume_adopt(volume, &hold);

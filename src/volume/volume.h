@@ -246,6 +246,9 @@ struct flush {
 };
 
 void flush_request(struct request *request);
+/* Flush without being asked when much has collected: memory is bounded.  No
+ * lock held. */
+void flush_if_due(archip_volume *volume, archip_queue *queue);
 
 /* --- background.c ---------------------------------------------------------------------------- */
 

@@ -318,6 +318,9 @@ static void write_done(struct piece *piece)
     }
     piece_release(piece);
     g_mutex_unlock(&map->lock);
+    if (piece->changes_map) {
+        flush_if_due(piece->volume, piece->request->queue);
+    }
     piece_finish(piece);
 }
 
