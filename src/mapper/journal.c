@@ -213,6 +213,11 @@ bool map_wants_checkpoint(const struct map *map)
            map->dirty_pages >= MAP_CACHE_PAGES / 2;
 }
 
+bool map_is_overfull(const struct map *map)
+{
+    return map->dirty_pages >= MAP_CACHE_PAGES;
+}
+
 /* --- Replaying ---------------------------------------------------------------- */
 
 /* A journal being read, all of it in memory. */

@@ -223,26 +223,31 @@ void map_set_size(struct map *map, uint64_t size_bytes)
 int map_next_used(struct map *map, uint64_t index, uint64_t end,
                   uint64_t *used, struct map_page **wanted, GError **error)
 {
-    while (index < end) {
-        struct map_page *page;
-        uint64_t page_end;
-        int rc = page_find(map, FORMAT_ENTRIES, 0,
-                           index / MAP_ENTRIES_PER_PAGE, &page, error);
+    uint64_t last_page = (end + MAP_ENTRIES_PER_PAGE - 1) /
+                         MAP_ENTRIES_PER_PAGE;
+    struct map_page *page;
 
+    for (*used = index; *used < end;) {
+        uint64_t position = *used / MAP_ENTRIES_PER_PAGE, page_end;
+        int rc = page_next(map, FORMAT_ENTRIES, last_page, &position, wanted,
+                           error);
+
+        *used = MIN(MAX(*used, position * MAP_ENTRIES_PER_PAGE), end);
+        if (rc < 0 || *used == end) {
+            return rc;
+        }
+        rc = page_find(map, FORMAT_ENTRIES, 0, position, &page, error);
         if (rc < 0) {
             *wanted = page;
             return rc;
         }
-        page_end = (index / MAP_ENTRIES_PER_PAGE + 1) * MAP_ENTRIES_PER_PAGE;
-        while (page && index < MIN(page_end, end)) {
-            if (entry_read(page, index).layer) {
-                *used = index;
+        page_end = MIN((position + 1) * MAP_ENTRIES_PER_PAGE, end);
+        for (; page && *used < page_end; ++*used) {
+            if (entry_read(page, *used).layer) {
                 return 0;
             }
-            index++;
         }
-        index = page_end;
+        *used = page_end;
     }
-    *used = end;
     return 0;
 }

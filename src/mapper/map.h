@@ -175,7 +175,7 @@ bool map_is_durable(const struct map *map, uint64_t index);
 void map_set_size(struct map *map, uint64_t size_bytes);
 
 /* The first index from `index` on, below `end`, whose entry isn't zeroes; `end`
- * if there is none. */
+ * if there is none.  With -EAGAIN, too, all before `used` are zeroes. */
 int map_next_used(struct map *map, uint64_t index, uint64_t end,
                   uint64_t *used, struct map_page **wanted, GError **error);
 
@@ -199,6 +199,11 @@ struct map_tree *map_tree(struct map_header *header,
 /* The page, or NULL where the tree has none: zeroes.  -EAGAIN. */
 int page_find(struct map *map, enum format_tree_kind tree, unsigned level,
               uint64_t position, struct map_page **page, GError **error);
+
+/* Move `position` on to the next page of level 0 that the tree or the memory
+ * has, at most to `end`.  With -EAGAIN, too, there is none before it. */
+int page_next(struct map *map, enum format_tree_kind tree, uint64_t end,
+              uint64_t *position, struct map_page **wanted, GError **error);
 
 /* As page_find(), making an empty page where there is none. */
 int page_find_or_create(struct map *map, enum format_tree_kind tree,
@@ -259,6 +264,8 @@ void map_commit_end(struct map *map, struct map_commit *commit, int result);
 
 /* Whether the next capture should rotate. */
 bool map_wants_checkpoint(const struct map *map);
+/* Whether changes should wait for a checkpoint: memory is bounded. */
+bool map_is_overfull(const struct map *map);
 
 /* Apply the journals of the header's epoch and later.  Blocks. */
 int map_replay(struct map *map, GError **error);

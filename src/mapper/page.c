@@ -108,18 +108,19 @@ static bool page_is_needed(const struct map_page *page)
            page->waiters;
 }
 
-/* Make room for one more, looking at a few of those used longest ago. */
+/* Make room for one more: of those used longest ago, free what isn't needed and
+ * put what is needed aside. */
 static void cache_shrink(struct map *map)
 {
-    GList *link = map->lru.tail;
-
     for (int tries = 8; tries && map->lru.length >= MAP_CACHE_PAGES; tries--) {
-        GList *newer = link->prev;
+        struct map_page *page = map->lru.tail->data;
 
-        if (!page_is_needed(link->data)) {
-            page_free(map, link->data);
+        if (page_is_needed(page)) {
+            g_queue_unlink(&map->lru, &page->link);
+            g_queue_push_head_link(&map->lru, &page->link);
+        } else {
+            page_free(map, page);
         }
-        link = newer;
     }
 }
 
@@ -214,6 +215,80 @@ int page_find(struct map *map, enum format_tree_kind tree, unsigned level,
     *page = page_add(map, key);
     (*page)->ref = ref;
     return -EAGAIN;
+}
+
+/* Pages that were never saved are only in memory. */
+static uint64_t page_next_cached(const struct map *map,
+                                 enum format_tree_kind tree,
+                                 uint64_t position, uint64_t end)
+{
+    for (const GList *link = map->lru.head; link; link = link->next) {
+        const struct map_page *page = link->data;
+        uint64_t at = page_key_position(page->key);
+
+        if (page_key_tree(page->key) == tree &&
+            page_key_level(page->key) == 0 && at >= position && at < end) {
+            end = at;
+        }
+    }
+    return end;
+}
+
+/* Leaves below one reference of a level. */
+static uint64_t leaves_below(unsigned level)
+{
+    uint64_t leaves = 1;
+
+    while (level-- > 1) {
+        leaves *= FORMAT_REFS_PER_PAGE;
+    }
+    return leaves;
+}
+
+/* Move on to the first reference of an inner page that leads anywhere; false:
+ * none does, and `position` is behind all that is below the page. */
+static bool page_next_ref(const struct map_page *page, unsigned level,
+                          uint64_t *position)
+{
+    uint64_t leaves = leaves_below(level), ref = *position / leaves;
+    const struct format_ref *refs = page ? page_body(page) : NULL;
+    uint64_t page_end =
+        (ref / FORMAT_REFS_PER_PAGE + 1) * FORMAT_REFS_PER_PAGE;
+
+    for (; refs && ref < page_end; ref++) {
+        if (refs[ref % FORMAT_REFS_PER_PAGE].number) {
+            *position = MAX(*position, ref * leaves);
+            return true;
+        }
+    }
+    *position = page_end * leaves;
+    return false;
+}
+
+int page_next(struct map *map, enum format_tree_kind tree, uint64_t end,
+              uint64_t *position, struct map_page **wanted, GError **error)
+{
+    unsigned top = map_tree(&map->header, tree)->height;
+    uint64_t reach = top ? leaves_below(top) : 0;
+    unsigned level = top - 1;
+
+    end = page_next_cached(map, tree, *position, end);
+    while (*position < MIN(end, reach) && level > 0) {
+        struct map_page *page;
+        int rc = page_find(map, tree, level,
+                           *position / leaves_below(level + 1), &page, error);
+
+        if (rc < 0) {
+            *wanted = page;
+            return rc;
+        }
+        level = page_next_ref(page, level, position) ? level - 1 : top - 1;
+    }
+    if (*position >= reach) {
+        *position = end;
+    }
+    *position = MIN(*position, end);
+    return 0;
 }
 
 int page_find_or_create(struct map *map, enum format_tree_kind tree,

@@ -79,28 +79,42 @@ static void drops_remove(archip_volume *volume, archip_queue *queue,
 
 /* --- The thread ------------------------------------------------------------------ */
 
+/* Objects with unsynced data, each of which costs memory. */
+#define UNSYNCED_MAX 16384u
+
+struct work {
+    struct map_checkpoint *checkpoint;
+    GArray *ready;
+    bool flush;
+};
+
 /* Take what there is to do; false when there is nothing more. */
-static bool background_take(archip_volume *volume,
-                            struct map_checkpoint **checkpoint, GArray **ready)
+static bool background_take(archip_volume *volume, struct work *work)
 {
     struct background *background = &volume->background;
+    bool any;
 
     g_mutex_lock(&volume->map->lock);
-    *checkpoint = g_steal_pointer(&background->checkpoint);
-    background->checkpointing = *checkpoint != NULL;
-    *ready = background->stuck ? NULL : drops_ready_locked(volume);
-    if (!*checkpoint && !*ready) {
+    *work = (struct work){
+        .checkpoint = g_steal_pointer(&background->checkpoint),
+        .ready = background->stuck ? NULL : drops_ready_locked(volume),
+        .flush = background->flush_due,
+    };
+    background->flush_due = false;
+    background->checkpointing = work->checkpoint != NULL;
+    any = work->checkpoint || work->ready || work->flush;
+    if (!any) {
         background->running = false;
     }
     g_mutex_unlock(&volume->map->lock);
-    return *checkpoint || *ready;
+    return any;
 }
 
 static void background_free(archip_volume *volume, archip_queue *queue,
-                            GArray *ready)
+                            const GArray *ready)
 {
     const struct store_driver *driver = volume->store->store->driver;
-    guint left;
+    bool left = false;
 
     if (driver->exclude_readers(volume->write_lock) < 0) {
         volume->background.stuck = true;        /* until the next flush */
@@ -109,67 +123,132 @@ static void background_free(archip_volume *volume, archip_queue *queue,
     drops_remove(volume, queue, ready);
     driver->admit_readers(volume->write_lock);
     g_mutex_lock(&volume->map->lock);
-    left = 0;
     for (guint i = 0; i < ready->len; i++) {
-        left += g_hash_table_contains(volume->drops,
+        left |= g_hash_table_contains(volume->drops,
                                       &g_array_index(ready, uint64_t, i));
     }
-    volume->background.stuck = left > 0;
+    volume->background.stuck = left;
     g_mutex_unlock(&volume->map->lock);
+}
+
+/* Whoever waited for room looks again. */
+static void background_wake(archip_volume *volume, bool failed)
+{
+    GSList *throttled;
+
+    g_mutex_lock(&volume->map->lock);
+    volume->background.failed = failed;
+    throttled = g_steal_pointer(&volume->background.throttled);
+    for (GSList *link = throttled; link; link = link->next) {
+        struct piece *piece = link->data;
+
+        queue_post(piece->request->queue, &piece->task);
+    }
+    g_mutex_unlock(&volume->map->lock);
+    g_slist_free(throttled);
+}
+
+static void background_work(archip_volume *volume, archip_queue *queue,
+                            struct work *work)
+{
+    static const archip_request flush = { .op = ARCHIP_FLUSH };
+
+    int rc = 0;
+
+    if (work->checkpoint) {
+        /* On failure the journals stay; a later flush tries again. */
+        rc = checkpoint_run(volume->map, work->checkpoint, false, NULL);
+    }
+    if (rc == 0 && work->flush) {
+        /* What failed is due again: the next flush that is asked for says
+         * so. */
+        rc = request_run(queue, &flush, false, NULL);
+    }
+    background_wake(volume, rc < 0);
+    if (work->ready) {
+        background_free(volume, queue, work->ready);
+        g_array_unref(work->ready);
+    }
 }
 
 static gpointer background_main(gpointer opaque)
 {
-    archip_volume *volume = opaque;
-    struct map_checkpoint *checkpoint;
-    archip_queue *queue = NULL;
-    GArray *ready;
+    archip_queue *queue = opaque;
+    struct work work;
 
-    while (background_take(volume, &checkpoint, &ready)) {
-        if (checkpoint) {
-            /* On failure the journals stay; a later flush tries again. */
-            checkpoint_run(volume->map, checkpoint, false, NULL);
-        }
-        if (ready) {
-            if (queue ||
-                queue_new(volume, ARCHIP_QUEUE_MAY_BLOCK, &queue, NULL) == 0) {
-                background_free(volume, queue, ready);
-            } else {
-                volume->background.stuck = true;
-            }
-            g_array_unref(ready);
-        }
+    while (background_take(queue->volume, &work)) {
+        background_work(queue->volume, queue, &work);
     }
-    if (queue) {
-        queue_free(queue);
-    }
+    queue_free(queue);
     return NULL;
 }
 
 void background_kick(archip_volume *volume)
 {
     struct background *background = &volume->background;
-    GArray *ready = NULL;
+    g_autoptr(GArray) ready = drops_ready_locked(volume);
+    archip_queue *queue;
 
     background->stuck = false;
     if (background->running ||
-        (!background->checkpoint && !(ready = drops_ready_locked(volume)))) {
+        !(background->checkpoint || background->flush_due || ready)) {
         return;
-    }
-    if (ready) {
-        g_array_unref(ready);
     }
     if (background->thread) {
         g_thread_join(background->thread);      /* it has ended */
+        background->thread = NULL;
     }
-    background->running = true;
-    background->thread = g_thread_new("archip-background", background_main,
-                                      volume);
+    if (queue_new(volume, ARCHIP_QUEUE_MAY_BLOCK, &queue, NULL) == 0) {
+        background->running = true;
+        background->thread = g_thread_new("archip-background", background_main,
+                                          queue);
+    }
 }
 
+void background_flush_if_due(archip_volume *volume)
+{
+    struct background *background = &volume->background;
+
+    if (!background->running && !volume->flush.running &&
+        (map_wants_checkpoint(volume->map) ||
+         volume->unsynced.length >= UNSYNCED_MAX)) {
+        background->flush_due = true;
+        background_kick(volume);
+    }
+}
+
+bool background_throttles(archip_volume *volume, struct piece *piece)
+{
+    struct background *background = &volume->background;
+
+    if (!map_is_overfull(volume->map) || background->failed) {
+        return false;
+    }
+    background->flush_due = true;
+    background_kick(volume);
+    if (!background->running) {
+        return false;           /* no thread to be had */
+    }
+    background->throttled = g_slist_prepend(background->throttled, piece);
+    return true;
+}
+
+/* Until nothing is left to be done: a flush may have brought more. */
 void background_wait(archip_volume *volume)
 {
-    if (volume->background.thread) {
-        g_thread_join(g_steal_pointer(&volume->background.thread));
+    GThread *thread;
+
+    for (;;) {
+        g_mutex_lock(&volume->map->lock);
+        thread = g_steal_pointer(&volume->background.thread);
+        g_mutex_unlock(&volume->map->lock);
+        if (!thread) {
+            break;
+        }
+        g_thread_join(thread);
+    }
+    if (volume->background.checkpoint) {
+        checkpoint_abandon(volume->map, volume->background.checkpoint);
+        volume->background.checkpoint = NULL;
     }
 }

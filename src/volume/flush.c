@@ -41,35 +41,6 @@ void flush_request(struct request *request)
     }
 }
 
-/* Objects with unsynced data, each of which costs memory. */
-#define UNSYNCED_MAX 16384u
-
-static void own_flush_complete(struct request *request)
-{
-    /* What failed is due again: the next flush that somebody asks for says
-     * so. */
-    request->queue->in_flight--;
-    request_free(request);
-}
-
-void flush_if_due(archip_volume *volume, archip_queue *queue)
-{
-    archip_request user = { .op = ARCHIP_FLUSH };
-    bool due;
-
-    g_mutex_lock(&volume->map->lock);
-    due = !volume->flush.running && !volume->background.checkpoint &&
-          !volume->background.checkpointing &&
-          (map_wants_checkpoint(volume->map) ||
-           volume->unsynced.length >= UNSYNCED_MAX);
-    g_mutex_unlock(&volume->map->lock);
-    if (due) {
-        queue->in_flight++;
-        flush_request(request_new(queue, volume, &user, own_flush_complete,
-                                  NULL));
-    }
-}
-
 /* --- Ending a round ----------------------------------------------------------- */
 
 /* A request's completion belongs to the thread of its queue. */

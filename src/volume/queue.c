@@ -194,6 +194,7 @@ static void queue_completed(struct request *request)
     archip_queue *queue = request->queue;
 
     queue->in_flight--;
+    queue->requests--;
     g_queue_push_tail(&queue->completed, request);
 }
 
@@ -218,6 +219,7 @@ int archip_submit(archip_queue *queue, const archip_request *requests,
     }
     for (size_t i = 0; i < count; i++) {
         queue->in_flight++;
+        queue->requests++;
         request_start(request_new(queue, queue->volume, &requests[i],
                                   queue_completed, NULL));
     }
@@ -256,7 +258,7 @@ int archip_queue_reap(archip_queue *queue, archip_completion *completions,
     if (!queue->completed.length || queue->signalled) {
         queue_turn(queue, 0);
     }
-    while (!queue->completed.length && queue->in_flight && timeout_ms != 0) {
+    while (!queue->completed.length && queue->requests && timeout_ms != 0) {
         int rest_ms = timeout_ms;
 
         if (timeout_ms > 0) {

@@ -197,12 +197,12 @@ static void request_skip_holes(struct request *request)
     uint64_t end = (request->end_bytes + object_bytes - 1) / object_bytes;
     uint64_t used;
     struct map_page *wanted;
-    int rc;
 
+    /* Where a page must be read first, the piece that comes to it waits. */
     g_mutex_lock(&map->lock);
-    rc = map_next_used(map, index, end, &used, &wanted, NULL);
+    map_next_used(map, index, end, &used, &wanted, NULL);
     g_mutex_unlock(&map->lock);
-    if (rc == 0 && used > index) {
+    if (used > index) {
         request->next_bytes = MIN(used * object_bytes, request->end_bytes);
     }
 }

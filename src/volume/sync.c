@@ -9,7 +9,7 @@ static int run(archip_queue *queue, const archip_request *request)
     archip_completion completion;
     int rc;
 
-    if (queue->in_flight || queue->completed.length) {
+    if (queue->requests || queue->completed.length) {
         return api_fail_text(EBUSY, "other requests are in flight on this "
                                     "queue");
     }

@@ -55,7 +55,8 @@ struct archip_queue {
     int event_fd;
     bool quiet;                 /* the caller reaps at once: no need to wake */
     bool signalled;             /* by ourselves, through event_fd */
-    unsigned in_flight;         /* requests, and flushes run for others */
+    unsigned requests;          /* the caller's, not completed */
+    unsigned in_flight;         /* these and the volume's own, flushes, pages */
     GQueue completed;           /* struct request */
     GPtrArray *texts;           /* of the last reap's completions */
     GMutex inbox_lock;          /* guards: */
@@ -246,9 +247,6 @@ struct flush {
 };
 
 void flush_request(struct request *request);
-/* Flush without being asked when much has collected: memory is bounded.  No
- * lock held. */
-void flush_if_due(archip_volume *volume, archip_queue *queue);
 
 /* --- background.c ---------------------------------------------------------------------------- */
 
@@ -261,11 +259,20 @@ struct background {
     bool running;
     struct map_checkpoint *checkpoint;      /* to be run, or NULL */
     bool checkpointing;         /* one is being run */
+    bool flush_due;             /* much has collected */
+    bool failed;                /* the last checkpoint: don't wait for one */
+    GSList *throttled;          /* struct piece */
     bool stuck;                 /* drops must wait for the next flush */
 };
 
 /* Lock held.  Start the thread if there is work. */
 void background_kick(archip_volume *volume);
+/* Lock held.  Flush without being asked when much has collected, so that memory
+ * is bounded. */
+void background_flush_if_due(archip_volume *volume);
+/* Lock held.  Whether the piece must wait, begun anew later, until pages were
+ * saved. */
+bool background_throttles(archip_volume *volume, struct piece *piece);
 /* Wait until it is idle. */
 void background_wait(archip_volume *volume);
 void drops_capture(archip_volume *volume);

@@ -317,10 +317,10 @@ static void write_done(struct piece *piece)
         }
     }
     piece_release(piece);
-    g_mutex_unlock(&map->lock);
     if (piece->changes_map) {
-        flush_if_due(piece->volume, piece->request->queue);
+        background_flush_if_due(piece->volume);
     }
+    g_mutex_unlock(&map->lock);
     piece_finish(piece);
 }
 
@@ -486,7 +486,8 @@ static enum piece_state drop_prepare(struct piece *piece)
     if (rc < 0) {
         return piece_stuck(piece, rc, wanted, error);
     }
-    if (!piece_admit(piece, 0, map->header.object_bytes, true)) {
+    if (background_throttles(volume, piece) ||
+        !piece_admit(piece, 0, map->header.object_bytes, true)) {
         map_unpin(&piece->cursor);
         return PIECE_WAIT;
     }
@@ -581,6 +582,10 @@ enum piece_state write_prepare(struct piece *piece)
         return drop_prepare(piece);
     }
     rc = write_plan(piece, &wanted, &error);
+    if (rc == 0 && piece->changes_map &&
+        background_throttles(piece->volume, piece)) {
+        return write_unplan(piece);
+    }
     if (rc < 0) {
         write_unplan(piece);
         return piece_stuck(piece, rc, wanted, error);
