@@ -1,0 +1,36 @@
+#!/bin/bash
+# SPDX-License-Identifier: LGPL-2.1-or-later
+# import: a source that fails leaves no volume.
+# shellcheck source=functions.sh
+. "$(dirname "$0")/functions.sh"
+
+requires nbdkit
+nbdkit -U - --filter=error data data='"abc"*1000000' error-pread=EIO \
+    error-pread-rate=100% --run "
+        '$ARCHIPELAGO' import \"\$uri\" v 2> err; test \$? = 1"
+said NBD
+equal "$(names)" ""
+
+# A server that goes away in the middle.
+cat > server.sh << 'END'
+case "$1" in
+    get_size) echo 67108864 ;;
+    pread)
+        if [ "$4" -ge 20971520 ]; then kill -9 "$PPID"; fi
+        head -c "$3" /dev/urandom
+        ;;
+    *) exit 2 ;;
+esac
+END
+chmod +x server.sh
+nbdkit --exit-with-parent -f -U "$temporary/sock" sh server.sh &
+server=$!
+cleanup_fn end_process "$server"
+wait_for test -S sock
+expect_code 1 a import "nbd+unix:///?socket=$temporary/sock" v
+said NBD
+equal "$(names)" ""
+
+# No server at all.
+expect_code 1 a import "nbd+unix:///?socket=$temporary/none" v
+equal "$(names)" ""
