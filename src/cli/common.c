@@ -8,7 +8,7 @@
 
 G_DEFINE_QUARK(archipelago-cli-error, cli_error)
 
-/* --- Errors ----------------------------------------------------------------- */
+/* --- Errors ------------------------------------------------------------- */
 
 int code_of_result(int result)
 {
@@ -97,7 +97,7 @@ void cli_note(struct cli *cli, const char *format, ...)
     say(cli, text);
 }
 
-/* --- Options ---------------------------------------------------------------- */
+/* --- Options ------------------------------------------------------------ */
 
 static void add_common(struct cli *cli, GOptionContext *context,
                        unsigned flags)
@@ -205,7 +205,7 @@ int cli_object_size(struct cli *cli, const char *text, uint32_t *bytes)
     return code;
 }
 
-/* --- Opening ------------------------------------------------------------------ */
+/* --- Opening ------------------------------------------------------------ */
 
 int cli_open_store(struct cli *cli, unsigned flags)
 {

@@ -17,7 +17,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-/* --- Exit codes (common.c): part of the interface, see the man page -------- */
+/* --- Exit codes (common.c): part of the interface, see the man page ----- */
 
 enum {
     CODE_OK = 0,
@@ -41,7 +41,7 @@ void error_from_library(GError **error, int result);
 void error_from_errno(GError **error, int errno_value, const char *format, ...)
     G_GNUC_PRINTF(3, 4);
 
-/* --- Subcommands (main.c, common.c) ------------------------------------------ */
+/* --- Subcommands (main.c, common.c) ------------------------------------- */
 
 struct cli;
 
@@ -97,7 +97,7 @@ int cli_fail_error(struct cli *cli, const GError *error);
 /* The same for what is worth knowing and no failure. */
 void cli_note(struct cli *cli, const char *format, ...) G_GNUC_PRINTF(2, 3);
 
-/* --- Sizes and times (units.c) -------------------------------------------------- */
+/* --- Sizes and times (units.c) ------------------------------------------ */
 
 /* "512", "4M", "10G", "1TiB": bytes; false if it isn't a size. */
 bool size_parse(const char *text, uint64_t *bytes);
@@ -109,7 +109,7 @@ char *time_iso(int64_t ns_since_1970);
 /* The text without what a terminal might take for a command. */
 char *printable(const char *text);
 
-/* --- Tables (table.c) --------------------------------------------------------------- */
+/* --- Tables (table.c) --------------------------------------------------- */
 
 struct table;
 
@@ -121,7 +121,7 @@ void table_row(struct table *table, ...);
 void table_print(struct table *table);
 void table_free(struct table *table);
 
-/* --- JSON (json.c) --------------------------------------------------------------------- */
+/* --- JSON (json.c) ------------------------------------------------------ */
 
 /*
  * Writes to stdout what is right by construction, except that begins and ends
@@ -135,7 +135,7 @@ void json_string(const char *key, const char *value);   /* NULL: null */
 void json_number(const char *key, uint64_t value);
 void json_bool(const char *key, bool value);
 
-/* --- Shared by several subcommands (describe.c) ------------------------------------------- */
+/* --- Shared by several subcommands (describe.c) ------------------------- */
 
 /* What info, list and create tell of a volume: its fields in an open object. */
 void describe_json(const archip_volume_info *info);

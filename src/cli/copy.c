@@ -44,7 +44,7 @@ struct engine {
     GError *error;
 };
 
-/* --- Zeroes ------------------------------------------------------------------- */
+/* --- Zeroes ------------------------------------------------------------- */
 
 static bool is_zero(const char *buffer, uint64_t bytes)
 {
@@ -71,7 +71,7 @@ static uint64_t run_in(const struct slot *slot, uint64_t from, bool *zero)
     return at - from;
 }
 
-/* --- Writing a slot ------------------------------------------------------------- */
+/* --- Writing a slot ----------------------------------------------------- */
 
 /* The next part of the slot: its length, and whether it is zeroes. */
 static uint64_t next_part(const struct engine *engine, const struct slot *slot,
@@ -145,7 +145,7 @@ static bool slot_step(struct engine *engine, struct slot *slot)
     return moved;
 }
 
-/* --- Filling slots -------------------------------------------------------------- */
+/* --- Filling slots ------------------------------------------------------ */
 
 static bool find_run(struct engine *engine)
 {
@@ -226,7 +226,7 @@ static bool slot_fill(struct engine *engine, struct slot *slot)
     return true;
 }
 
-/* --- The loop --------------------------------------------------------------------- */
+/* --- The loop ----------------------------------------------------------- */
 
 /* Do all that can be done without waiting. */
 static void advance(struct engine *engine)

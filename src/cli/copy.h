@@ -66,7 +66,7 @@ struct copy_side {
 
 void copy_side_close(struct copy_side *side);   /* NULL is let pass */
 
-/* --- Sides: side-*.c ---------------------------------------------------------- */
+/* --- Sides: side-*.c ---------------------------------------------------- */
 
 /* `grow`: writing past the end makes the volume longer.  The volume stays the
  * caller's and is closed after the side. */
@@ -84,7 +84,7 @@ struct copy_side *side_nbd_uri(const char *uri, GError **error);
 struct copy_side *side_nbd_command(char **argv, bool starts_zero,
                                    GError **error);
 
-/* --- The engine: copy.c -------------------------------------------------------- */
+/* --- The engine: copy.c ------------------------------------------------- */
 
 struct progress;
 
@@ -101,7 +101,7 @@ struct copy {
  * after a failure the sides are only good for closing. */
 bool copy_run(struct copy *copy, GError **error);
 
-/* --- Being interrupted: interrupt.c ---------------------------------------------- */
+/* --- Being interrupted: interrupt.c ------------------------------------- */
 
 /* From now on SIGINT, SIGTERM and SIGHUP are noted rather than deadly, and
  * SIGPIPE is an error of the write. */
@@ -113,14 +113,14 @@ int interrupt_fd(void);
 /* After cleaning up: die of the signal that came, if any. */
 void interrupt_die(void);
 
-/* --- Progress: progress.c ------------------------------------------------------------ */
+/* --- Progress: progress.c ----------------------------------------------- */
 
 /* NULL unless stderr is a terminal. */
 struct progress *progress_new(const char *label, uint64_t total_bytes);
 void progress_update(struct progress *progress, uint64_t done_bytes);
 void progress_free(struct progress *progress);
 
-/* --- Image formats, by QEMU's tools: image.c ------------------------------------------- */
+/* --- Image formats, by QEMU's tools: image.c ---------------------------- */
 
 /*
  * The format of a file: `format` if given, else by its name, else by what is in

@@ -26,7 +26,7 @@ struct export {
     struct copy copy;
 };
 
-/* --- The target --------------------------------------------------------------------- */
+/* --- The target --------------------------------------------------------- */
 
 static struct copy_side *open_stream(int fd, const char *name, GError **error)
 {
@@ -179,7 +179,7 @@ static struct copy_side *open_target(struct export *export,
                : open_stream(dup(STDOUT_FILENO), "standard output", error);
 }
 
-/* --- The end of a file ---------------------------------------------------------------- */
+/* --- The end of a file -------------------------------------------------- */
 
 static bool sync_path(const char *path, int flags, GError **error)
 {
@@ -248,7 +248,7 @@ static void undo_file(struct export *export)
     }
 }
 
-/* --- Copying -------------------------------------------------------------------------- */
+/* --- Copying ------------------------------------------------------------ */
 
 static bool target_fits(struct export *export, GError **error)
 {
@@ -332,7 +332,7 @@ static void warn_if_held(struct export *export)
     }
 }
 
-/* --- The command -------------------------------------------------------------------- */
+/* --- The command -------------------------------------------------------- */
 
 static int parse(struct export *export)
 {

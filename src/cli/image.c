@@ -67,7 +67,7 @@ bool image_is_raw(const char *format)
     return !format || g_str_equal(format, "raw");
 }
 
-/* --- What is in a file ------------------------------------------------------------ */
+/* --- What is in a file -------------------------------------------------- */
 
 static uint64_t big_endian(const unsigned char *bytes, size_t count)
 {
@@ -143,7 +143,7 @@ const char *image_format(const char *path, const char *format, GError **error)
     return NULL;
 }
 
-/* --- QEMU's tools ------------------------------------------------------------------- */
+/* --- QEMU's tools ------------------------------------------------------- */
 
 static char *find_tool(const char *name, GError **error)
 {

@@ -27,7 +27,7 @@ struct import {
     struct copy copy;
 };
 
-/* --- The source --------------------------------------------------------------------- */
+/* --- The source --------------------------------------------------------- */
 
 static struct copy_side *open_descriptor(int fd, const char *name,
                                          GError **error)
@@ -91,7 +91,7 @@ static struct copy_side *open_source(struct import *import, GError **error)
     return open_path(import, error);
 }
 
-/* --- The volume ------------------------------------------------------------------- */
+/* --- The volume --------------------------------------------------------- */
 
 static uint64_t round_up(uint64_t bytes)
 {
@@ -166,7 +166,7 @@ static void undo(struct import *import)
     }
 }
 
-/* --- Copying ------------------------------------------------------------------------ */
+/* --- Copying ------------------------------------------------------------ */
 
 /* Zeroes from where the source ended to the end of a volume that had data. */
 static int zero_rest(archip_volume *volume, uint64_t from_bytes)
@@ -290,7 +290,7 @@ static void report(const struct import *import)
     }
 }
 
-/* --- The command -------------------------------------------------------------------- */
+/* --- The command -------------------------------------------------------- */
 
 static int import_source(struct import *import)
 {

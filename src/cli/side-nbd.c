@@ -38,7 +38,7 @@ static void nbd_failed(GError **error)
     g_set_error(error, CLI_ERROR, code, "NBD: %s", nbd_get_error());
 }
 
-/* --- Block status ----------------------------------------------------------------- */
+/* --- Block status ------------------------------------------------------- */
 
 /* LIBNBD_STATE_HOLE alone says nothing of what a read would give. */
 static int note_runs(void *opaque, const char *context, uint64_t offset,
@@ -121,7 +121,7 @@ static bool nbd_side_extent(struct copy_side *side, uint64_t offset_bytes,
     return true;
 }
 
-/* --- Data ------------------------------------------------------------------------- */
+/* --- Data --------------------------------------------------------------- */
 
 static int completed(void *opaque, int *error)
 {
@@ -276,7 +276,7 @@ static const struct copy_ops nbd_ops = {
     .close = nbd_side_close,
 };
 
-/* --- Connecting ------------------------------------------------------------------- */
+/* --- Connecting --------------------------------------------------------- */
 
 static struct side_nbd *nbd_side_new(GError **error)
 {

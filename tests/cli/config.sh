@@ -19,7 +19,7 @@ a create in-one 1M
 a create in-two 1M --store two
 equal "$(names)" "in-one "
 equal "$(ARCHIPELAGO_STORE=two a list --names)" in-two
-equal "$(a status -s two --json | json 'j["io"]')" buffered
+equal "$(a status -s two --json | json 'j["io"].split()[0]')" buffered
 expect_code 3 a list --store three
 said three "$temporary/config/archipelago.conf" "one, two"
 echo "ios = direct" >> config/archipelago.conf
