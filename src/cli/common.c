@@ -69,7 +69,7 @@ int cli_fail(struct cli *cli, int code, const char *format, ...)
     return code;
 }
 
-/* The library's texts don't all name the volume: name it where it is missing. */
+/* Not all of the library's texts name the volume: add it if missing. */
 int cli_fail_library(struct cli *cli, int result, const char *name)
 {
     const char *text = archip_error();

@@ -113,7 +113,7 @@ char *printable(const char *text);
 
 struct table;
 
-/* A column a word of `headings`; one that begins with '>' is set to the right. */
+/* A column a word of `headings`; with a '>' before it, set to the right. */
 struct table *table_new(const char *headings);
 /* Takes over one string a column. */
 void table_row(struct table *table, ...);

@@ -26,7 +26,7 @@
 struct copy_io {
     void *buffer;
     uint64_t offset_bytes;
-    uint64_t length_bytes;      /* a stream's read makes it shorter at the end */
+    uint64_t length_bytes;      /* shortened where a stream ends */
     bool busy;                  /* a side has it */
     GError *error;
 };

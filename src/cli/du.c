@@ -30,7 +30,8 @@ static void du_row(struct du *du, const char *name, const archip_usage *usage)
 {
     bool exact = du->cli->bytes;
 
-    table_row(du->table, g_strdup(name), size_text(usage->apparent_bytes, exact),
+    table_row(du->table, g_strdup(name),
+              size_text(usage->apparent_bytes, exact),
               size_text(usage->allocated_bytes, exact),
               size_text(usage->exclusive_bytes, exact),
               size_text(usage->metadata_bytes, exact),

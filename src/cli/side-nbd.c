@@ -129,7 +129,8 @@ static int completed(void *opaque, int *error)
 
     io->busy = false;
     if (*error != 0) {
-        error_from_errno(&io->error, *error, "NBD: at offset %" G_GUINT64_FORMAT,
+        error_from_errno(&io->error, *error,
+                         "NBD: at offset %" G_GUINT64_FORMAT,
                          io->offset_bytes);
     }
     return 1;

@@ -7,8 +7,8 @@
 
 static const char unit_letters[] = "KMGTPE";
 
-/* The shift of "", "B", "K", "KiB", "k", ...; -1 if it isn't a unit.  "KB" isn't:
- * it means 1000 to some and 1024 to others. */
+/* The shift of "", "B", "K", "KiB", "k", ...; -1 if it isn't a unit.  "KB" is
+ * none: it means 1000 to some and 1024 to others. */
 static int unit_shift(const char *unit)
 {
     const char *letter;

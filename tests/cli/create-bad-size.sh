@@ -4,8 +4,8 @@
 # shellcheck source=functions.sh
 . "$(dirname "$0")/functions.sh"
 
-for size in "" x 1X 1KB 10GG 1.5G 513 1023 0x200 1Pi -5 +5 99999999999999999999 \
-    16E 17000000T 1125899906843136 2P; do
+for size in "" x 1X 1KB 10GG 1.5G 513 1023 0x200 1Pi -5 +5 \
+    99999999999999999999 16E 17000000T 1125899906843136 2P; do
     expect_code 2 a create v -- "$size"
 done
 for size in 0 1 4095 32K 65537 3M 128M 4G x; do

@@ -10,7 +10,8 @@ a import r bad
 id=$(a info bad --json | json 'j["id"]')
 header=store/maps/${id:0:2}/$id/header
 test -s "$header"
-printf '\xff\x00\xff\x00' | dd of="$header" bs=1 seek=40 conv=notrunc status=none
+printf '\xff\x00\xff\x00' |
+    dd of="$header" bs=1 seek=40 conv=notrunc status=none
 for command in "info bad" "map bad" "du bad" "resize bad 2M" "export bad out" \
     "import --existing r bad"; do
     # shellcheck disable=SC2086

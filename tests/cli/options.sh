@@ -22,7 +22,8 @@ commands = re.findall(r"^  ([a-z]+)  +[A-Z]", run(program, "--help"), re.M)
 assert len(commands) >= 10, commands
 pod = open(root + "/docs/man/archipelago.pod").read()
 body = pod[pod.index("=head1 COMMANDS"):pod.index("=head1 EXIT STATUS")]
-sections = {s.split()[0]: s for s in re.split(r"^=head2 ", body, flags=re.M)[1:]}
+parts = re.split(r"^=head2 ", body, flags=re.M)[1:]
+sections = {part.split()[0]: part for part in parts}
 assert sorted(sections) == sorted(commands), (sorted(sections), commands)
 script = root + "/src/cli/completion.bash"
 completed = run("bash", "-c", '. "$0"; echo $_archipelago_commands', script)
