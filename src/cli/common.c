@@ -69,15 +69,9 @@ int cli_fail(struct cli *cli, int code, const char *format, ...)
     return code;
 }
 
-/* Not all of the library's texts name the volume: add it if missing. */
-int cli_fail_library(struct cli *cli, int result, const char *name)
+int cli_fail_library(struct cli *cli, int result)
 {
-    const char *text = archip_error();
-
-    if (name && !strstr(text, name)) {
-        return cli_fail(cli, code_of_result(result), "%s: %s", name, text);
-    }
-    return cli_fail(cli, code_of_result(result), "%s", text);
+    return cli_fail(cli, code_of_result(result), "%s", archip_error());
 }
 
 int cli_fail_error(struct cli *cli, const GError *error)
@@ -211,7 +205,7 @@ int cli_open_store(struct cli *cli, unsigned flags)
 {
     int result = archip_store_open(cli->location, flags, &cli->store);
 
-    return result < 0 ? cli_fail_library(cli, result, NULL) : CODE_OK;
+    return result < 0 ? cli_fail_library(cli, result) : CODE_OK;
 }
 
 int cli_open_volume(struct cli *cli, const char *name, unsigned flags,
@@ -224,5 +218,5 @@ int cli_open_volume(struct cli *cli, const char *name, unsigned flags,
     if (result == 0) {
         result = archip_volume_open(cli->store, name, flags, owner, volume);
     }
-    return result < 0 ? cli_fail_library(cli, result, name) : CODE_OK;
+    return result < 0 ? cli_fail_library(cli, result) : CODE_OK;
 }

@@ -92,7 +92,7 @@ int cli_object_size(struct cli *cli, const char *text, uint32_t *bytes);
 int cli_fail(struct cli *cli, int code, const char *format, ...)
     G_GNUC_PRINTF(3, 4);
 /* Print what the library says of its last failure; its exit code. */
-int cli_fail_library(struct cli *cli, int result, const char *name);
+int cli_fail_library(struct cli *cli, int result);
 int cli_fail_error(struct cli *cli, const GError *error);
 /* The same for what is worth knowing and no failure. */
 void cli_note(struct cli *cli, const char *format, ...) G_GNUC_PRINTF(2, 3);

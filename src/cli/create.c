@@ -29,7 +29,7 @@ static int create(struct cli *cli, const char *name, uint64_t size_bytes,
     int code;
 
     if (result < 0) {
-        return cli_fail_library(cli, result, name);
+        return cli_fail_library(cli, result);
     }
     code = cli_open_store(cli, ARCHIP_STORE_CREATE);
     if (code != CODE_OK) {
@@ -37,7 +37,7 @@ static int create(struct cli *cli, const char *name, uint64_t size_bytes,
     }
     result = archip_volume_create(cli->store, name, size_bytes, options);
     if (result < 0) {
-        return cli_fail_library(cli, result, name);
+        return cli_fail_library(cli, result);
     }
     return cli->json ? show(cli, name) : CODE_OK;
 }

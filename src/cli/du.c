@@ -64,7 +64,7 @@ static void du_volume(struct du *du, const char *name)
         int result = archip_volume_get_usage(volume, &usage);
 
         if (result < 0) {
-            code = cli_fail_library(du->cli, result, name);
+            code = cli_fail_library(du->cli, result);
         } else {
             du_add(du, name, &usage);
         }
@@ -87,7 +87,7 @@ static int names_get(struct cli *cli, GPtrArray *names)
 
     if (cli->argc == 0) {
         result = archip_volume_list(cli->store, collect, names);
-        return result < 0 ? cli_fail_library(cli, result, NULL) : CODE_OK;
+        return result < 0 ? cli_fail_library(cli, result) : CODE_OK;
     }
     for (int i = 0; i < cli->argc; i++) {
         g_ptr_array_add(names, g_strdup(cli->argv[i]));

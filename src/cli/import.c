@@ -146,7 +146,7 @@ static int create(struct import *import)
     result = archip_volume_create(cli->store, import->name, import->size_bytes,
                                   &options);
     if (result < 0) {
-        return cli_fail_library(cli, result, import->name);
+        return cli_fail_library(cli, result);
     }
     import->created = true;
     return CODE_OK;
@@ -273,7 +273,7 @@ static int fill(struct import *import)
     }
     result = archip_volume_close(volume);
     if (code == CODE_OK && result < 0) {
-        code = cli_fail_library(import->cli, result, import->name);
+        code = cli_fail_library(import->cli, result);
     }
     return code;
 }
@@ -322,7 +322,7 @@ static int open_and_import(struct import *import)
     int code;
 
     if (result < 0) {
-        return cli_fail_library(cli, result, import->name);
+        return cli_fail_library(cli, result);
     }
     code = cli_open_store(cli, import->existing ? 0 : ARCHIP_STORE_CREATE);
     if (code != CODE_OK) {

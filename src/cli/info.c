@@ -75,7 +75,7 @@ static int report(struct cli *cli, const char *name, archip_volume *volume)
         result = archip_volume_get_holder(cli->store, name, &holder);
     }
     if (result < 0) {
-        return cli_fail_library(cli, result, name);
+        return cli_fail_library(cli, result);
     }
     if (cli->json) {
         json_object_begin(NULL);

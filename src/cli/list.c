@@ -81,7 +81,7 @@ static int list_volumes(struct list *list)
     }
     result = archip_volume_list(cli->store, each, list);
     if (result < 0) {
-        list->code = cli_fail_library(cli, result, NULL);
+        list->code = cli_fail_library(cli, result);
     }
     if (cli->json) {
         json_array_end();

@@ -94,7 +94,7 @@ static int report(struct cli *cli, archip_volume *volume)
     int result = archip_queue_open(volume, ARCHIP_QUEUE_MAY_BLOCK, &queue);
 
     if (result < 0) {
-        return cli_fail_library(cli, result, cli->argv[0]);
+        return cli_fail_library(cli, result);
     }
     if (cli->json) {
         json_array_begin(NULL);
@@ -108,7 +108,7 @@ static int report(struct cli *cli, archip_volume *volume)
     } else {
         table_print(map.table);
     }
-    return result < 0 ? cli_fail_library(cli, result, cli->argv[0]) : CODE_OK;
+    return result < 0 ? cli_fail_library(cli, result) : CODE_OK;
 }
 
 static int run(struct cli *cli)

@@ -72,7 +72,7 @@ static int remove_one(struct removal *removal, const char *name)
     int result = archip_name_check(name);
 
     if (result < 0) {
-        return cli_fail_library(cli, result, name);
+        return cli_fail_library(cli, result);
     }
     if (removal->dry_run) {
         int code = check(cli, name, &size_bytes);
@@ -86,7 +86,7 @@ static int remove_one(struct removal *removal, const char *name)
         }
         result = archip_volume_remove(cli->store, name);
         if (result < 0) {
-            return cli_fail_library(cli, result, name);
+            return cli_fail_library(cli, result);
         }
     }
     report(removal, name);

@@ -126,7 +126,7 @@ static int resize_volume(struct resize *resize, archip_volume *volume,
             resize->allow_shrink ? ARCHIP_RESIZE_SHRINK : 0);
     }
     if (result < 0) {
-        return cli_fail_library(resize->cli, result, resize->name);
+        return cli_fail_library(resize->cli, result);
     }
     return CODE_OK;
 }
@@ -144,7 +144,7 @@ static int open_and_resize(struct resize *resize)
     code = resize_volume(resize, volume, resize->cli->argv[1]);
     result = archip_volume_close(volume);
     if (code == CODE_OK && result < 0) {
-        code = cli_fail_library(resize->cli, result, resize->name);
+        code = cli_fail_library(resize->cli, result);
     }
     if (code == CODE_OK) {
         report(resize);

@@ -127,7 +127,7 @@ static int report(struct cli *cli)
         result = archip_volume_list(cli->store, count_volume, &status);
     }
     if (result < 0) {
-        return cli_fail_library(cli, result, NULL);
+        return cli_fail_library(cli, result);
     }
     if (cli->json) {
         show_json(&status);
