@@ -174,9 +174,15 @@ static struct copy_side *open_target(struct export *export,
                     export->format, name);
         return NULL;
     }
-    return is_nbd_uri(name)
-               ? side_nbd_uri(name, error)
-               : open_stream(dup(STDOUT_FILENO), "standard output", error);
+    if (is_nbd_uri(name)) {
+        return side_nbd_uri(name, error);
+    }
+    if (isatty(STDOUT_FILENO)) {
+        g_set_error(error, CLI_ERROR, CODE_USAGE,
+                    "standard output is a terminal: no place for a volume");
+        return NULL;
+    }
+    return open_stream(dup(STDOUT_FILENO), "standard output", error);
 }
 
 /* --- The end of a file -------------------------------------------------- */

@@ -16,29 +16,42 @@ struct removal {
     int code;                   /* of the first that failed */
 };
 
-/* What a dry run can find out: is it there, open, protected? */
-static int check(struct cli *cli, const char *name, uint64_t *size_bytes)
+/* A damaged volume has no flags that keep it from being removed. */
+static int read_flags(struct cli *cli, const char *name, uint32_t *flags)
 {
     archip_volume_info info = {0};
-    archip_holder holder = {0};
     archip_volume *volume;
-    int code = cli_open_volume(cli, name, 0, &volume);
+    int result = archip_volume_open(cli->store, name, 0, NULL, &volume);
 
-    if (code != CODE_OK) {
-        return code;
+    if (result == 0) {
+        result = archip_volume_get_info(volume, &info);
+        archip_volume_close(volume);
     }
-    archip_volume_get_info(volume, &info);
-    archip_volume_close(volume);
-    archip_volume_get_holder(cli->store, name, &holder);
+    *flags = info.flags;
+    return result == -EUCLEAN ? 0 : result;
+}
+
+/* What a dry run can find out: is it there, open, protected? */
+static int check(struct cli *cli, const char *name)
+{
+    archip_holder holder = {0};
+    uint32_t flags;
+    int result = read_flags(cli, name, &flags);
+
+    if (result == 0) {
+        result = archip_volume_get_holder(cli->store, name, &holder);
+    }
+    if (result < 0) {
+        return cli_fail_library(cli, result);
+    }
     if (holder.held) {
         g_autofree char *who = describe_holder(&holder);
 
         return cli_fail(cli, CODE_BUSY, "%s is open by %s", name, who);
     }
-    if (info.flags & ARCHIP_VOLUME_PROTECTED) {
+    if (flags & ARCHIP_VOLUME_PROTECTED) {
         return cli_fail(cli, CODE_FAILED, "%s is protected", name);
     }
-    *size_bytes = info.size_bytes;
     return CODE_OK;
 }
 
@@ -68,14 +81,13 @@ static void report(struct removal *removal, const char *name)
 static int remove_one(struct removal *removal, const char *name)
 {
     struct cli *cli = removal->cli;
-    uint64_t size_bytes;
     int result = archip_name_check(name);
 
     if (result < 0) {
         return cli_fail_library(cli, result);
     }
     if (removal->dry_run) {
-        int code = check(cli, name, &size_bytes);
+        int code = check(cli, name);
 
         if (code != CODE_OK) {
             return code;

@@ -1,7 +1,7 @@
 #!/bin/bash
 # SPDX-License-Identifier: LGPL-2.1-or-later
 # create: sizes that can't be, each with exit code 2.
-# shellcheck source=functions.sh
+# shellcheck source-path=SCRIPTDIR source=functions.sh
 . "$(dirname "$0")/functions.sh"
 
 for size in "" x 1X 1KB 10GG 1.5G 513 1023 0x200 1Pi -5 +5 \

@@ -1,7 +1,7 @@
 #!/bin/bash
 # SPDX-License-Identifier: LGPL-2.1-or-later
 # A corrupt header: exit code 6 and a clear text, others unharmed.
-# shellcheck source=functions.sh
+# shellcheck source-path=SCRIPTDIR source=functions.sh
 . "$(dirname "$0")/functions.sh"
 
 head -c 1M /dev/urandom > r
@@ -30,3 +30,8 @@ equal "$(json 'j["volume_count"], j["damaged_count"]' < out.text)" "(2, 1)"
 expect_code 6 a du good bad --json > out.text
 equal "$(json 'len(j["volumes"])' < out.text)" 1
 a export good - | cmp - r
+# It can still be removed, for good.
+equal "$(a remove --dry-run bad)" "would remove bad"
+a remove bad
+equal "$(names)" "good "
+equal "$(a status --json | json 'j["volume_count"]')" 1

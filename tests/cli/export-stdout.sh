@@ -1,9 +1,10 @@
 #!/bin/bash
 # SPDX-License-Identifier: LGPL-2.1-or-later
 # export: to pipes; one that breaks is an error, not a death.
-# shellcheck source=functions.sh
+# shellcheck source-path=SCRIPTDIR source=functions.sh
 . "$(dirname "$0")/functions.sh"
 
+requires script
 make_sparse s
 a import s v
 a export v - > out
@@ -21,4 +22,8 @@ code=0
 a export v - > /dev/full 2> err || code=$?
 equal "$code" 7
 a export v /dev/null
+code=0
+script -qec "$ARCHIPELAGO export v -" out || code=$?
+equal "$code" 2
+grep -q terminal out
 expect_code 2 a export v - --format qcow2

@@ -1,7 +1,7 @@
 #!/bin/bash
 # SPDX-License-Identifier: LGPL-2.1-or-later
 # import: a source that fails leaves no volume.
-# shellcheck source=functions.sh
+# shellcheck source-path=SCRIPTDIR source=functions.sh
 . "$(dirname "$0")/functions.sh"
 
 requires nbdkit
@@ -33,6 +33,11 @@ cleanup_fn end_process "$server"
 wait_for test -S sock
 expect_code 1 a import "nbd+unix:///?socket=$temporary/sock" v
 said NBD
+equal "$(names)" ""
+
+# A file that has less than it says.
+expect_code 1 a import /sys/devices/system/cpu/online v
+said shorter
 equal "$(names)" ""
 
 # No server at all.

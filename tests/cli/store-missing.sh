@@ -1,7 +1,7 @@
 #!/bin/bash
 # SPDX-License-Identifier: LGPL-2.1-or-later
 # Stores that aren't there, or are something else.
-# shellcheck source=functions.sh
+# shellcheck source-path=SCRIPTDIR source=functions.sh
 . "$(dirname "$0")/functions.sh"
 
 head -c 512 /dev/zero > r
