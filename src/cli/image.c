@@ -168,11 +168,16 @@ struct copy_side *image_open(const char *path, const char *format,
                              bool writable, GError **error)
 {
     g_autofree char *tool = find_tool("qemu-nbd", error);
+    g_autofree char *session = g_find_program_in_path("setsid");
     g_autofree char *file = absolute(path);
     g_autoptr(GPtrArray) argv = g_ptr_array_new_with_free_func(g_free);
 
     if (!tool) {
         return NULL;
+    }
+    /* Ctrl-C is meant for us: we end the server when we are done with it. */
+    if (session) {
+        g_ptr_array_add(argv, g_steal_pointer(&session));
     }
     g_ptr_array_add(argv, g_steal_pointer(&tool));
     g_ptr_array_add(argv, g_strdup_printf("--format=%s", format));

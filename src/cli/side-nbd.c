@@ -12,6 +12,7 @@
 #include <libnbd.h>
 #include <poll.h>
 
+#define STOP_US 1000000
 #define RUNS_MAX 1024
 #define STATUS_BYTES_MAX (UINT64_C(1) << 30)
 #define ZERO_BYTES_MAX (UINT64_C(64) << 20)
@@ -250,18 +251,35 @@ static bool nbd_side_flush(struct copy_side *side, GError **error)
     return true;
 }
 
-/* What is in flight ends with the handle, without its callbacks. */
+static void nbd_side_disconnect(struct side_nbd *self)
+{
+    if (self->nbd && nbd_aio_is_ready(self->nbd) == 1 &&
+        nbd_aio_in_flight(self->nbd) == 0) {
+        nbd_shutdown(self->nbd, 0);
+    }
+    g_clear_pointer(&self->nbd, nbd_close);
+}
+
+/* A server is not left with replies that nobody takes, unless it is slow: what
+ * is in flight then ends with the handle, without its callbacks. */
 static void nbd_side_stop(struct copy_side *side)
 {
     struct side_nbd *self = (struct side_nbd *)side;
+    gint64 until_us = g_get_monotonic_time() + STOP_US;
 
-    g_clear_pointer(&self->nbd, nbd_close);
+    while (nbd_aio_in_flight(self->nbd) > 0 &&
+           g_get_monotonic_time() < until_us) {
+        if (nbd_poll(self->nbd, STOP_US / 1000) < 0) {
+            break;
+        }
+    }
+    nbd_side_disconnect(self);
 }
 
 /* Waits for the server, if it is ours. */
 static void nbd_side_close(struct copy_side *side)
 {
-    nbd_side_stop(side);
+    nbd_side_disconnect((struct side_nbd *)side);
     g_free(side);
 }
 
