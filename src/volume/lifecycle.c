@@ -74,6 +74,29 @@ static int intent_begin(struct intent *intent, archip_store *store,
     return rc;
 }
 
+/*
+ * For a removal.  In a full store there is no room for its intent, and removing
+ * is how room is made: then it goes on with the lock alone.  Dropping the name
+ * still decides at once whether the volume is gone; a crash after that leaves
+ * what it had to the collector.
+ */
+static int intent_begin_remove(struct intent *intent, archip_store *store,
+                               const struct id128 *id,
+                               const struct id128 *layer, const char *name,
+                               GError **error)
+{
+    g_autoptr(GError) failure = NULL;
+    int rc = intent_begin(intent, store, id, layer, name, "remove", &failure);
+
+    if (rc == -ENOSPC || rc == -EDQUOT) {
+        return intent_lock(intent, "remove", error);
+    }
+    if (rc < 0) {
+        g_propagate_error(error, g_steal_pointer(&failure));
+    }
+    return rc;
+}
+
 static int intent_end(struct intent *intent, GError **error)
 {
     int rc = intent->store->driver->drop(intent->store, &intent->record,
@@ -346,7 +369,7 @@ static int volume_remove(archip_store *store, const char *name, GError **error)
         return rc;
     }
     g_clear_error(error);
-    rc = intent_begin(&intent, store, &id, &layer, name, "remove", error);
+    rc = intent_begin_remove(&intent, store, &id, &layer, name, error);
     if (rc < 0) {
         return rc;
     }
