@@ -139,6 +139,30 @@ static void life_resize(struct run *run)
     model_zero(run->model, size, UINT64_MAX);
 }
 
+/* Cut off what was just written, anywhere, and grow again: zeroes. */
+static void life_cut(struct run *run)
+{
+    uint64_t size = run->size_bytes;
+    uint64_t length = MIN(size, 3 * run->block_bytes);
+    uint64_t kept = random_below(run->random, length / 512) * 512;
+    g_autofree uint8_t *bytes = g_malloc(length);
+
+    run->doing = "shrink and grow";
+    kept += size == length ? 512 : 0;
+    pattern_fill(run->step, size - length, bytes, length);
+    must(run, archip_write(run->queues[0], bytes, length, size - length, 0));
+    model_put(run->model, size - length, bytes, length);
+    must(run, archip_volume_resize(run->volume, size - length + kept,
+                                   ARCHIP_RESIZE_SHRINK));
+    model_zero(run->model, size - length + kept, UINT64_MAX);
+    if (chance(run->random, 30)) {
+        close_volume(run);
+        open_volume(run, ARCHIP_OPEN_WRITE);
+    }
+    must(run, archip_volume_resize(run->volume, size, 0));
+    verdict_everything(run);
+}
+
 /* Many objects at once, at block boundaries: an exact effect is known. */
 static void life_discard(struct run *run)
 {
@@ -203,7 +227,7 @@ void life_step(struct run *run)
     static void (*const steps[])(struct run *run) = {
         life_nothing, life_nothing, life_verify, life_queues, life_reopen,
         life_reopen_store, life_read_only, life_switch, life_hand_over,
-        life_resize, life_resize, life_discard, life_zeroes, life_flush,
+        life_resize, life_resize, life_cut, life_discard, life_zeroes, life_flush,
         life_freeze, life_freeze, life_freeze, life_freeze,
     };
     unsigned count = G_N_ELEMENTS(steps) - (can_freeze ? 0 : 4);
