@@ -18,6 +18,7 @@ struct chunk {
 };
 
 struct model {
+    size_t grain_bytes;         /* divides CHUNK_BYTES */
     GHashTable *chunks;         /* absent ones are zeroes */
     GArray *log;                /* struct change */
 };
@@ -44,10 +45,12 @@ void pattern_fill(uint32_t step, uint64_t position, uint8_t *bytes,
 
 /* --- The certain bytes ------------------------------------------------------ */
 
-struct model *model_new(void)
+struct model *model_new(size_t grain_bytes)
 {
     struct model *model = g_new0(struct model, 1);
 
+    g_assert(CHUNK_BYTES % grain_bytes == 0);
+    model->grain_bytes = grain_bytes;
     model->chunks =
         g_hash_table_new_full(g_int64_hash, g_int64_equal, NULL, g_free);
     model->log = g_array_new(FALSE, FALSE, sizeof(struct change));
@@ -268,11 +271,21 @@ static char *candidates_text(const struct model *model,
     return g_string_free(text, FALSE);
 }
 
-static void mark_allowed(uint8_t *allowed, const uint8_t *candidate,
-                         const uint8_t *bytes, size_t length)
+static void mark_allowed(const struct model *model, uint8_t *allowed,
+                         const uint8_t *candidate, const uint8_t *bytes,
+                         size_t length)
 {
-    for (size_t i = 0; i < length; i++) {
+    size_t grain = model->grain_bytes;
+
+    for (size_t i = 0; i < length && grain == 1; i++) {
         allowed[i] |= candidate[i] == bytes[i];
+    }
+    for (size_t i = 0; i < length && grain > 1; i += grain) {
+        size_t n = MIN(grain, length - i);
+
+        if (memcmp(candidate + i, bytes + i, n) == 0) {
+            memset(allowed + i, 1, n);
+        }
     }
 }
 
@@ -289,11 +302,11 @@ static bool check_piece(const struct model *model,
     bytes = bytes ? bytes : zeroes;
     if (candidates->before) {
         model_get(model, offset, value, length);
-        mark_allowed(allowed, value, bytes, length);
+        mark_allowed(model, allowed, value, bytes, length);
     }
     for (guint i = 0; i < candidates->changes->len; i++) {
         change_fill(candidates->changes->pdata[i], offset, value, length);
-        mark_allowed(allowed, value, bytes, length);
+        mark_allowed(model, allowed, value, bytes, length);
     }
     bad = memchr(allowed, 0, length);
     if (bad) {

@@ -59,7 +59,9 @@ uint8_t pattern_byte(uint32_t step, uint64_t position);
 void pattern_fill(uint32_t step, uint64_t position, uint8_t *bytes,
                   size_t length_bytes);
 
-struct model *model_new(void);
+/* `grain_bytes`: so much at a time is of one candidate.  1; or a sector, when
+ * all changes are aligned to sectors, since a crash tears none. */
+struct model *model_new(size_t grain_bytes);
 void model_free(struct model *model);
 
 /* The certain bytes, of which all are zero at first. */

@@ -84,7 +84,7 @@ static void run_seed(const struct setup *setup, guint32 seed)
     struct run run = {
         .setup = setup, .seed = seed, .size_bytes = setup->size_bytes,
         .random = g_rand_new_with_seed(seed),
-        .model = model_new(), .other_model = model_new(),
+        .model = model_new(1), .other_model = model_new(1),
         .history = g_array_new(FALSE, FALSE, sizeof(struct op)),
     };
     gint64 end_us = setup->seconds ? g_get_monotonic_time() +

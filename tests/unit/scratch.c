@@ -77,6 +77,9 @@ static void add_to_checksum(const char *file, void *opaque)
     g_autofree char *bytes = NULL;
     gsize length = 0;
 
+    if (g_str_has_suffix(file, "/lock")) {
+        return;
+    }
     g_checksum_update(opaque, (const guchar *)file, -1);
     if (g_file_get_contents(file, &bytes, &length, NULL)) {
         g_checksum_update(opaque, (const guchar *)bytes, (gssize)length);
@@ -94,13 +97,16 @@ char *scratch_checksum(const char *path)
     return text;
 }
 
-static void add_allocated(const char *file, void *opaque)
+uint64_t scratch_file_allocated(const char *file)
 {
     struct stat status;
 
-    if (!lstat(file, &status)) {
-        *(uint64_t *)opaque += (uint64_t)status.st_blocks * 512;
-    }
+    return lstat(file, &status) ? 0 : (uint64_t)status.st_blocks * 512;
+}
+
+static void add_allocated(const char *file, void *opaque)
+{
+    *(uint64_t *)opaque += scratch_file_allocated(file);
 }
 
 uint64_t scratch_allocated(const char *path)

@@ -19,9 +19,11 @@ void scratch_remove(const char *path);
 /* Call `each` for each regular file below `path`, with its path. */
 void scratch_each(const char *path, void (*each)(const char *file, void *opaque),
                   void *opaque);
-/* A sum over names, sizes and contents of all files below. */
+/* A sum over names and contents of all files below, but for those named
+ * "lock", which each opening of a volume writes. */
 char *scratch_checksum(const char *path);
-/* What the regular files below take on the disk. */
+/* What a file, or the regular files below a directory, take on the disk. */
+uint64_t scratch_file_allocated(const char *file);
 uint64_t scratch_allocated(const char *path);
 /* The one file below `path` whose path matches the GPattern; the caller frees.
  * NULL when there is none. */
