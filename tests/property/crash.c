@@ -208,6 +208,7 @@ struct parent {
     char *scratch, *location;
     GRand *random;
     struct model *model;
+    GArray *history;            /* struct step of all rounds */
     uint64_t size_sure, size_possible;
     archip_store *store;
     archip_volume *volume;
@@ -375,6 +376,32 @@ static void close_volume(struct parent *parent)
     }
 }
 
+/* What is known of a wrong byte. */
+static void print_history(struct parent *parent,
+                          const struct mismatch *mismatch)
+{
+    uint64_t offset = mismatch->offset_bytes;
+
+    for (guint i = 0; i < parent->history->len; i++) {
+        const struct step *step = &g_array_index(parent->history, struct step,
+                                                 i);
+        const struct note *note = &step->note;
+
+        if (note->offset_bytes <= offset &&
+            offset - note->offset_bytes < note->length_bytes &&
+            note->kind != RESIZE) {
+            bool origin = note->kind == ARCHIP_WRITE &&
+                          pattern_byte(note->step, offset) == mismatch->found;
+
+            fprintf(stderr, "  step %u: op %u flags %u 0x%" PRIx64 "+0x%"
+                    PRIx64 " %s%s\n", note->step, note->kind, note->flags,
+                    note->offset_bytes, note->length_bytes,
+                    step->completed < TIME_END - 1 ? "completed" : "cut off",
+                    origin ? "  <-- wrote this byte" : "");
+        }
+    }
+}
+
 /* Hold the whole volume against the model; what was ambiguous is settled. */
 static void verify(struct parent *parent)
 {
@@ -393,6 +420,7 @@ static void verify(struct parent *parent)
     if (!model_check(parent->model, 0, bytes, SIZE, TIME_END, TIME_END,
                      &mismatch) ||
         !model_fold(parent->model, read_volume, parent, &mismatch)) {
+        print_history(parent, &mismatch);
         fail(parent, "at 0x%" PRIx64 " (object %" PRIu64 ", block %" PRIu64
              " of it): found 0x%02x, allowed:%s", mismatch.offset_bytes,
              mismatch.offset_bytes / OBJECT_BYTES,
@@ -407,6 +435,7 @@ static void run_round(struct parent *parent)
     GArray *steps = pair_notes((const struct note *)notes->data,
                                notes->len / sizeof(struct note));
 
+    g_array_append_vals(parent->history, steps->data, steps->len);
     for (guint i = 0; i < steps->len; i++) {
         log_step(parent, steps, &g_array_index(steps, struct step, i));
     }
@@ -454,6 +483,7 @@ static void set_up(struct parent *parent, const char *options)
     parent->location = g_strdup_printf("dir:%s%s", parent->scratch, options);
     parent->random = g_rand_new_with_seed(parent->seed);
     parent->model = model_new(SECTOR);
+    parent->history = g_array_new(FALSE, FALSE, sizeof(struct step));
     parent->size_sure = parent->size_possible = SIZE;
     must(archip_store_open(parent->location, ARCHIP_STORE_CREATE,
                            &parent->store), "store");
@@ -483,5 +513,6 @@ int main(int argc, char **argv)
     g_free(parent.location);
     g_rand_free(parent.random);
     model_free(parent.model);
+    g_array_unref(parent.history);
     return 0;
 }

@@ -32,6 +32,8 @@ static void read_options(int argc, char **argv, struct setup *setup)
         {"depth", 0, 0, G_OPTION_ARG_INT, &depth, "In flight a queue", "N"},
         {"threads", 0, 0, G_OPTION_ARG_NONE, &setup->threads,
          "One thread a queue", NULL},
+        {"quiet-resize", 0, 0, G_OPTION_ARG_NONE, &setup->quiet_resize,
+         "Resize only with nothing in flight", NULL},
         {0},
     };
     g_autoptr(GOptionContext) context = g_option_context_new("");

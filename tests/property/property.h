@@ -34,6 +34,7 @@ struct setup {
     uint32_t object_bytes;
     unsigned queues, depth;
     bool threads;                   /* one a queue; else one for all */
+    bool quiet_resize;              /* only with nothing in flight */
 };
 
 /* One request and what became of it. */

@@ -37,6 +37,7 @@ static void child_hold(const char *location, const char *name)
     char c;
 
     fixture_fill(queue, 0, 4096, 0x11);
+    assert_ok(archip_flush(queue));
     child_says("held");
     if (read(STDIN_FILENO, &c, 1) == 0) {
         fixture_close(volume, queue);
@@ -95,13 +96,16 @@ static void test_same_process(const void *kind)
     archip_volume *volume, *second = NULL;
     archip_store *other;
     g_autofree char *pid = g_strdup_printf("%d", (int)getpid());
+    bool named;
 
     fixture_begin(&fixture, kind);
     fixture_create(&fixture, "v", MIB, 0);
     volume = fixture_open(&fixture, "v", ARCHIP_OPEN_WRITE);
     assert_fails(archip_volume_open(fixture.store, "v", ARCHIP_OPEN_WRITE,
                                     "me-too", &second), EBUSY, "unit-test");
-    g_assert_nonnull(strstr(archip_error(), pid));
+    named = strstr(archip_error(), pid) ||
+            strstr(archip_error(), "this process");
+    g_assert_true(named);
     g_assert_null(second);
     assert_ok(archip_store_open(fixture.location, 0, &other));
     assert_fails(archip_volume_open(other, "v", ARCHIP_OPEN_WRITE, NULL,

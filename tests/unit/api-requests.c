@@ -112,7 +112,7 @@ static void test_beyond(const void *kind)
     assert_fails(archip_discard(rig.queue, 1, UINT64_MAX), EINVAL, "");
     assert_fails(archip_write_zeroes(rig.queue, 1, UINT64_MAX, 0), EINVAL, "");
     assert_fails(archip_write_zeroes(rig.queue, UINT64_MAX - 5, 10,
-                                     ARCHIP_GROW), EINVAL, "");
+                                     ARCHIP_GROW), EFBIG, "");
     g_assert_cmpuint(archip_volume_size(rig.volume), ==, SIZE);
     fixture_expect(rig.queue, SIZE - 512, 512, 5);
     rig_end(&rig);
@@ -387,6 +387,18 @@ static bool readable(archip_queue *queue, int timeout_ms)
     return poll(&fd, 1, timeout_ms) == 1;
 }
 
+/* A completion that was already reaped may still wake once more; that ends
+ * with a reap that finds nothing. */
+static bool falls_silent(archip_queue *queue)
+{
+    archip_completion completion;
+
+    for (unsigned i = 0; i < 3 && readable(queue, 5); i++) {
+        g_assert_cmpint(archip_queue_reap(queue, &completion, 1, 0), ==, 0);
+    }
+    return !readable(queue, 5);
+}
+
 /* Readable while there is something to reap, and only then. */
 static void test_descriptor(const void *kind)
 {
@@ -399,7 +411,7 @@ static void test_descriptor(const void *kind)
 
     rig_begin(&rig, kind);
     for (unsigned round = 0; round < 50; round++) {
-        g_assert_false(readable(rig.queue, 0));
+        g_assert_true(falls_silent(rig.queue));
         for (unsigned i = 0; i < 8; i++) {
             iov[i] = (struct iovec){bytes[i], 512};
             requests[i] = (archip_request){
@@ -413,9 +425,7 @@ static void test_descriptor(const void *kind)
             reaped += archip_queue_reap(rig.queue, &completion, 1, 0);
         }
     }
-    /* A queue may be told once more than it has work. */
-    g_assert_cmpint(archip_queue_reap(rig.queue, &completion, 1, 0), ==, 0);
-    g_assert_false(readable(rig.queue, 20));
+    g_assert_true(falls_silent(rig.queue));
     rig_end(&rig);
 }
 

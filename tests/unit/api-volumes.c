@@ -424,7 +424,7 @@ static void test_status(const void *kind)
     g_assert_cmpuint(status.alignment_bytes, >, 0);
     g_assert_cmpuint(status.free_bytes, <=, status.total_bytes);
     if (!strcmp(kind, "dir-buffered")) {
-        g_assert_cmpstr(status.io, ==, "buffered");
+        g_assert_true(g_str_has_prefix(status.io, "buffered"));
     }
     if (fixture.scratch) {
         g_assert_nonnull(strstr(status.location, fixture.scratch));
