@@ -278,15 +278,17 @@ static GByteArray *run_child(struct parent *parent)
 struct step {
     struct note note;
     uint64_t submitted, completed;      /* TIME_END - 1: never seen */
+    unsigned round;
 };
 
 /* Notes in pairs; the index into `notes` is the time. */
-static GArray *pair_notes(const struct note *notes, size_t count)
+static GArray *pair_notes(const struct note *notes, size_t count,
+                          unsigned round)
 {
     GArray *steps = g_array_new(FALSE, TRUE, sizeof(struct step));
 
     for (size_t i = 0; i < count; i++) {
-        struct step step = {notes[i], i + 1, TIME_END - 1};
+        struct step step = {notes[i], i + 1, TIME_END - 1, round};
 
         if (!notes[i].completed) {
             g_array_append_val(steps, step);
@@ -376,28 +378,45 @@ static void close_volume(struct parent *parent)
     }
 }
 
-/* What is known of a wrong byte. */
+static void print_step(const struct step *step, bool there, bool origin)
+{
+    static const char *const names[] = {
+        [ARCHIP_WRITE] = "write", [ARCHIP_DISCARD] = "discard",
+        [ARCHIP_WRITE_ZEROES] = "zeroes", [ARCHIP_FLUSH] = "flush",
+    };
+    const struct note *note = &step->note;
+
+    fprintf(stderr, "  round %u step %u: %s%s%s 0x%" PRIx64 "+0x%" PRIx64
+            " %s%s%s\n", step->round, note->step, names[note->kind],
+            note->flags & ARCHIP_FUA ? ",fua" : "",
+            note->flags & ARCHIP_MAY_UNMAP ? ",may-unmap" : "",
+            note->offset_bytes, note->length_bytes,
+            step->completed < TIME_END - 1 ? "completed" : "cut off",
+            there ? "" : ", beside it", origin ? "  <-- wrote this byte" : "");
+}
+
+/* All that touched the object of a wrong byte, from the write on that left
+ * it. */
 static void print_history(struct parent *parent,
                           const struct mismatch *mismatch)
 {
     uint64_t offset = mismatch->offset_bytes;
+    uint64_t object = offset / OBJECT_BYTES;
+    bool since = !mismatch->found;
 
     for (guint i = 0; i < parent->history->len; i++) {
         const struct step *step = &g_array_index(parent->history, struct step,
                                                  i);
         const struct note *note = &step->note;
+        uint64_t end = note->offset_bytes + note->length_bytes;
+        bool there = note->offset_bytes <= offset && offset < end;
+        bool origin = there && note->kind == ARCHIP_WRITE &&
+                      pattern_byte(note->step, offset) == mismatch->found;
 
-        if (note->offset_bytes <= offset &&
-            offset - note->offset_bytes < note->length_bytes &&
-            note->kind != RESIZE) {
-            bool origin = note->kind == ARCHIP_WRITE &&
-                          pattern_byte(note->step, offset) == mismatch->found;
-
-            fprintf(stderr, "  step %u: op %u flags %u 0x%" PRIx64 "+0x%"
-                    PRIx64 " %s%s\n", note->step, note->kind, note->flags,
-                    note->offset_bytes, note->length_bytes,
-                    step->completed < TIME_END - 1 ? "completed" : "cut off",
-                    origin ? "  <-- wrote this byte" : "");
+        since |= origin;
+        if (since && note->kind != RESIZE && end > object * OBJECT_BYTES &&
+            note->offset_bytes < (object + 1) * OBJECT_BYTES) {
+            print_step(step, there, origin);
         }
     }
 }
@@ -433,7 +452,8 @@ static void run_round(struct parent *parent)
 {
     GByteArray *notes = run_child(parent);
     GArray *steps = pair_notes((const struct note *)notes->data,
-                               notes->len / sizeof(struct note));
+                               notes->len / sizeof(struct note),
+                               parent->round);
 
     g_array_append_vals(parent->history, steps->data, steps->len);
     for (guint i = 0; i < steps->len; i++) {
