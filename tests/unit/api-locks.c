@@ -10,15 +10,16 @@
 
 /* --- The child's side --------------------------------------------------------------- */
 
+static archip_store *child_store;
+
 static archip_queue *child_open(const char *location, const char *name,
                                 archip_volume **volume)
 {
-    archip_store *store;
     archip_queue *queue;
 
-    assert_ok(archip_store_open(location, 0, &store));
-    assert_ok(archip_volume_open(store, name, ARCHIP_OPEN_WRITE, "the-child",
-                                 volume));
+    assert_ok(archip_store_open(location, 0, &child_store));
+    assert_ok(archip_volume_open(child_store, name, ARCHIP_OPEN_WRITE,
+                                 "the-child", volume));
     assert_ok(archip_queue_open(*volume, 0, &queue));
     return queue;
 }
@@ -69,10 +70,29 @@ static void child_churn(const char *location, const char *name)
     }
 }
 
+/* Make each object anew: discard all, write other blocks of it. */
+static void child_renew(const char *location, const char *name)
+{
+    archip_volume *volume;
+    archip_queue *queue = child_open(location, name, &volume);
+
+    assert_ok(archip_discard(queue, 0, 4 * MIB));
+    fixture_close(volume, queue);
+    archip_store_close(child_store);
+    queue = child_open(location, name, &volume);
+    for (uint64_t at = 0; at < 4 * MIB; at += 65536) {
+        fixture_fill(queue, at + 8192, 4096, 0x22);
+    }
+    fixture_close(volume, queue);
+    child_says("renewed");
+}
+
 static int child_main(char **argv)
 {
     if (!strcmp(argv[2], "hold")) {
         child_hold(argv[3], argv[4]);
+    } else if (!strcmp(argv[2], "renew")) {
+        child_renew(argv[3], argv[4]);
     } else if (!strcmp(argv[2], "churn")) {
         child_churn(argv[3], argv[4]);
     }
@@ -159,6 +179,51 @@ static void test_killed(const void *kind)
         fixture_expect(queue, 0, 4096, 0x11);
         fixture_close(volume, queue);
     }
+    fixture_end(&fixture);
+}
+
+/* What this process has open of objects is of no use once another process had
+ * the volume. */
+static void expect_renewed(archip_queue *queue)
+{
+    for (uint64_t at = 0; at < 4 * MIB; at += 65536) {
+        fixture_expect(queue, at, 8192, 0);
+        fixture_expect(queue, at + 8192, 4096, 0x22);
+        fixture_expect(queue, at + 12288, 65536 - 12288, 0);
+    }
+}
+
+static void let_child_renew(struct fixture *fixture)
+{
+    struct child child = child_start("renew", fixture->location, "v");
+    g_autofree char *line = child_line(&child);
+
+    g_assert_cmpstr(line, ==, "renewed");
+    g_assert_cmpint(child_end(&child, 0), ==, 0);
+}
+
+static void test_other_process_between(const void *kind)
+{
+    struct fixture fixture;
+    archip_volume *volume;
+    archip_queue *queue;
+
+    fixture_begin(&fixture, kind);
+    fixture_create(&fixture, "v", 4 * MIB, 1 << 16);
+    queue = fixture_open_queue(&fixture, "v", ARCHIP_OPEN_WRITE, &volume);
+    fixture_fill(queue, 0, 4 * MIB, 1);
+    fixture_close(volume, queue);
+    let_child_renew(&fixture);
+    queue = fixture_open_queue(&fixture, "v", 0, &volume);
+    expect_renewed(queue);
+    fixture_close(volume, queue);
+    queue = fixture_open_queue(&fixture, "v", ARCHIP_OPEN_WRITE, &volume);
+    fixture_fill(queue, 0, 4 * MIB, 1);
+    assert_ok(archip_volume_deactivate(volume));
+    let_child_renew(&fixture);
+    assert_ok(archip_volume_activate(volume));
+    expect_renewed(queue);
+    fixture_close(volume, queue);
     fixture_end(&fixture);
 }
 
@@ -391,6 +456,7 @@ int main(int argc, char **argv)
     fixture_add("/lock/same-process", test_same_process);
     fixture_add_dir("/lock/second-process", test_second_process);
     fixture_add_dir("/lock/killed", test_killed);
+    fixture_add_dir("/lock/other-process-between", test_other_process_between);
     fixture_add("/lock/holder", test_holder);
     fixture_add_dir("/lock/clean-flag", test_clean_flag);
     fixture_add("/lock/readers", test_readers);
