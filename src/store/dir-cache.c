@@ -10,6 +10,10 @@
  * Files are opened without the lock.  Two that opened the same one: the second
  * takes the first's.  One opened while an object left its bucket (created anew,
  * or removed) is opened again: it may be of the earlier life.
+ *
+ * Other processes create objects anew and remove them, too, but only while they
+ * hold a volume's lock.  So after each lock that was taken a file is looked at
+ * before it is used again: one without a name is of an earlier life.
  */
 #include "store/dir-internal.h"
 
@@ -18,6 +22,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <sys/stat.h>
 
 /* --- The table and the ring of the idle --------------------------------------- */
 
@@ -109,6 +114,34 @@ static void insert_locked(struct dir_cache *cache, struct dir_file *file)
     file->next = bucket->first;
     bucket->first = file;
     cache->count++;
+}
+
+void dir_cache_age(struct dir_store *dir)
+{
+    g_mutex_lock(&dir->lock);
+    dir->cache.age++;
+    g_mutex_unlock(&dir->lock);
+}
+
+/* As find_locked(), but not what another process has replaced or removed. */
+static struct dir_file *find_current_locked(struct dir_cache *cache,
+                                            const struct store_object *name,
+                                            struct dir_file **unused)
+{
+    struct dir_bucket *bucket = bucket_of(cache, name);
+    struct dir_file *file = find_locked(bucket, name);
+    struct stat status;
+
+    if (!file || file->age == cache->age) {
+        return file;
+    }
+    if (sys.fstat(file->fd, &status) == 0 && status.st_nlink == 0) {
+        bucket->removals++;
+        detach_locked(cache, file, unused);
+        return NULL;
+    }
+    file->age = cache->age;
+    return file;
 }
 
 /* --- Making room ------------------------------------------------------------------ */
@@ -262,7 +295,7 @@ static struct dir_file *find_or_make_room(struct dir_store *dir,
 
     g_mutex_lock(&dir->lock);
     *result = 0;
-    file = find_locked(bucket, name);
+    file = find_current_locked(&dir->cache, name, &unused);
     if (!file) {
         *result = make_room_locked(dir, may_block, &unused);
         file = find_locked(bucket, name);
@@ -304,14 +337,15 @@ int dir_file_get(struct dir_store *dir, const struct store_object *name,
 struct dir_file *dir_file_find(struct dir_store *dir,
                                const struct store_object *name)
 {
-    struct dir_file *file;
+    struct dir_file *file, *unused = NULL;
 
     g_mutex_lock(&dir->lock);
-    file = find_locked(bucket_of(&dir->cache, name), name);
+    file = find_current_locked(&dir->cache, name, &unused);
     if (file) {
         use_locked(file);
     }
     g_mutex_unlock(&dir->lock);
+    free_all(unused);
     return file;
 }
 
@@ -491,6 +525,7 @@ void dir_cache_init(struct dir_store *dir, unsigned limit)
 {
     struct dir_cache *cache = &dir->cache;
 
+    cache->age = 1;
     cache->limit = limit;
     cache->mask = 15;
     while (cache->mask < 2 * limit) {

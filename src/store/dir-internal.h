@@ -66,6 +66,8 @@ struct dir_file {
     bool detached;              /* removed from the table; closed by the last
                                    user */
     int users;
+    uint64_t age;               /* the cache's when it was last looked at; 0:
+                                   never */
     struct sync_point sync;
     struct dir_file *next;      /* in its bucket */
     struct dir_file *older, *newer;     /* idle ones, by last use */
@@ -81,6 +83,7 @@ struct dir_cache {
     struct dir_bucket *buckets;
     unsigned mask;
     unsigned count, limit;
+    uint64_t age;               /* raised with each lock taken; from 1 */
     struct dir_file idle;       /* head of a ring: .newer is the oldest */
     GHashTable *failed;         /* struct store_object -> errno of a sync that
                                    nobody asked for */
@@ -89,6 +92,9 @@ struct dir_cache {
 void dir_cache_init(struct dir_store *dir, unsigned limit);
 /* Syncs and closes all; nothing is in use. */
 void dir_cache_clear(struct dir_store *dir);
+
+/* A lock was taken: other processes may have replaced objects before. */
+void dir_cache_age(struct dir_store *dir);
 
 /* The object's file, opened if need be.  -EAGAIN when that might block and
  * `may_block` is false. */

@@ -407,6 +407,7 @@ int dir_lock(struct store *store, const struct id128 *id,
         g_free(lock);
         return result;
     }
+    dir_cache_age(store->state);
     *result_lock = &lock->lock;
     return 0;
 }
