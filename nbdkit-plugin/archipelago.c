@@ -13,6 +13,7 @@
  * for its own.
  */
 #include "shared.h"
+#include "shutdown.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -179,17 +180,18 @@ static int archipelago_after_fork(void)
         return report(result, "opening the store");
     }
     store_caches = strcmp(status.io, "direct") != 0;
+    shutdown_watch();
     nbdkit_debug("store %s, I/O %s", status.location, status.io);
     return 0;
 }
 
-/* nbdkit gives connections a few seconds to end; a store that one still uses
- * is left to the end of the process. */
+/* The connections have ended, but those that lasted until the shutdown were
+ * never closed. */
 static void archipelago_cleanup(void)
 {
-    if (shared_none()) {
-        g_clear_pointer(&store, archip_store_close);
-    }
+    shutdown_unwatch();
+    shared_close_all();
+    g_clear_pointer(&store, archip_store_close);
 }
 
 static void archipelago_unload(void)

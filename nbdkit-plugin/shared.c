@@ -59,16 +59,6 @@ int report(int result, const char *what)
     return -1;
 }
 
-bool shared_none(void)
-{
-    bool none;
-
-    g_mutex_lock(&registry_lock);
-    none = registry == NULL;
-    g_mutex_unlock(&registry_lock);
-    return none;
-}
-
 /* Find or make; the caller owns a reference. */
 static struct shared_volume *shared_ref(const char *name, bool readonly)
 {
@@ -140,6 +130,9 @@ static void shared_close_locked(struct shared_volume *shared)
 {
     int result;
 
+    if (!shared->volume) {
+        return;
+    }
     for (guint i = 0; i < shared->idle_queues->len; i++) {
         archip_queue_close(g_ptr_array_index(shared->idle_queues, i));
     }
@@ -181,6 +174,69 @@ void shared_disconnect(struct shared_volume *shared)
     }
     g_mutex_unlock(&shared->lock);
     shared_unref(shared);
+}
+
+/* References to all; the caller owns array and references. */
+static GPtrArray *shared_ref_all(void)
+{
+    GPtrArray *all = g_ptr_array_new();
+    GHashTableIter iter;
+    gpointer shared;
+
+    g_mutex_lock(&registry_lock);
+    if (registry) {
+        g_hash_table_iter_init(&iter, registry);
+        while (g_hash_table_iter_next(&iter, NULL, &shared)) {
+            ((struct shared_volume *)shared)->reference_count++;
+            g_ptr_array_add(all, shared);
+        }
+    }
+    g_mutex_unlock(&registry_lock);
+    return all;
+}
+
+static void shared_flush_locked(struct shared_volume *shared)
+{
+    archip_queue *queue;
+    int result;
+
+    if (shared->connection_count == 0 || !shared->writable) {
+        return;
+    }
+    queue = shared_borrow(shared);
+    if (queue) {
+        result = archip_flush(queue);
+        if (result < 0) {
+            report(result, shared->key + 1);
+        } else {
+            nbdkit_debug("%s: flushed", shared->key + 1);
+        }
+        shared_return(shared, queue);
+    }
+}
+
+static void shared_for_all(void (*locked)(struct shared_volume *shared))
+{
+    g_autoptr(GPtrArray) all = shared_ref_all();
+
+    for (guint i = 0; i < all->len; i++) {
+        struct shared_volume *shared = g_ptr_array_index(all, i);
+
+        g_mutex_lock(&shared->lock);
+        locked(shared);
+        g_mutex_unlock(&shared->lock);
+        shared_unref(shared);
+    }
+}
+
+void shared_flush_all(void)
+{
+    shared_for_all(shared_flush_locked);
+}
+
+void shared_close_all(void)
+{
+    shared_for_all(shared_close_locked);
 }
 
 archip_volume *shared_get_volume(struct shared_volume *shared)

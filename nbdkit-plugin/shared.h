@@ -38,8 +38,12 @@ struct shared_volume *shared_connect(archip_store *store, const char *name,
 /* No request of the connection may be in flight. */
 void shared_disconnect(struct shared_volume *shared);
 
-/* Whether no volume is open, nor being opened or closed. */
-bool shared_none(void);
+/* Flush what is open for writing; failures are only logged. */
+void shared_flush_all(void);
+
+/* Close what is open.  Only when there are no connections any more: nbdkit
+ * closes none of them once it is asked to end. */
+void shared_close_all(void);
 
 archip_volume *shared_get_volume(struct shared_volume *shared);
 bool shared_is_writable(const struct shared_volume *shared);
