@@ -73,7 +73,6 @@ static int archipelago_config(const char *key, const char *value)
  * directory is resolved while it still means what the user meant. */
 static int resolve_location(const char *location)
 {
-    g_autofree char *text = NULL;
     char *path;
 
     if (!g_str_has_prefix(location, "dir:") || location[4] == '/') {
@@ -617,4 +616,5 @@ static struct nbdkit_plugin plugin = {
     .errno_is_preserved = 1,
 };
 
+struct nbdkit_plugin *plugin_init(void);
 NBDKIT_REGISTER_PLUGIN(plugin)
