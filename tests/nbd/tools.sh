@@ -3,7 +3,7 @@
 # The NBD tools that people use, against the plugin: nbdinfo, nbdcopy, qemu-img,
 # nbdkit's filters, over a Unix socket and over TCP.  Each case has a volume of
 # its own; what was written is read back by another tool.
-set -eu -o pipefail
+set -eEu -o pipefail
 trap 'echo "FAILED: line $LINENO: $BASH_COMMAND" >&2' ERR
 
 requires() {
@@ -28,17 +28,17 @@ create() {
     "$VOLUME_TOOL" create "$store" "$1" "${2:-$size}" 0 "${3:-}"
 }
 
-# with VOLUME COMMAND: with $uri set, while a server of VOLUME runs for it.
-with() {
-    preload nbdkit -U - "$NBDKIT_PLUGIN" store="$store" volume="$1" \
-        --run "${PRELOADED:+unset LD_PRELOAD; }$2"
+# serving COMMAND ARGUMENT...: run the command, with $uri and $unixsocket set,
+# while an nbdkit with these arguments runs for it.
+serving() {
+    local command=$1
+    shift
+    LD_PRELOAD=${NBDKIT_PRELOAD:-} nbdkit -U - "$@" \
+        --run "unset LD_PRELOAD; $command"
 }
-preload() {
-    if [ -n "${NBDKIT_PRELOAD:-}" ]; then
-        PRELOADED=1 LD_PRELOAD=$NBDKIT_PRELOAD "$@"
-    else
-        "$@"
-    fi
+# with VOLUME COMMAND: the same with a server of one volume.
+with() {
+    serving "$2" "$NBDKIT_PLUGIN" store="$store" volume="$1"
 }
 
 # Data, holes and data, 64 MiB, the same each time.
@@ -53,8 +53,7 @@ done
 case_info() {
     create info $size 'for looking at'
     with info 'nbdinfo --json $uri' > "$directory/json"
-    python=/usr/bin/python3
-    $python - "$directory/json" $size << 'END'
+    /usr/bin/python3 - "$directory/json" $size << 'END'
 import json, sys
 export = json.load(open(sys.argv[1]))["exports"][0]
 expected = {"export-size": int(sys.argv[2]), "is_read_only": False,
@@ -62,8 +61,8 @@ expected = {"export-size": int(sys.argv[2]), "is_read_only": False,
             "can_zero": True, "can_fast_zero": True, "can_cache": True,
             "can_multi_conn": True, "is_rotational": False,
             "block_size_minimum": 1, "block_size_preferred": 4096,
-            "block_size_maximum": 32 << 20, "description": "64 MiB: for looking at",
-            "contexts": ["base:allocation"]}
+            "block_size_maximum": 32 << 20,
+            "description": "64 MiB: for looking at", "contexts": ["base:allocation"]}
 wrong = {key: export.get(key) for key in expected
          if export.get(key) != expected[key]}
 assert not wrong, wrong
@@ -75,8 +74,8 @@ END
 case_list() {
     create list-a $((1 << 20)) first
     create list-b $((2 << 20))
-    preload nbdkit -U - "$NBDKIT_PLUGIN" store="$store" \
-        --run 'nbdinfo --list $uri' > "$directory/list"
+    serving 'nbdinfo --list $uri' "$NBDKIT_PLUGIN" store="$store" \
+        > "$directory/list"
     grep -q 'export="list-a":' "$directory/list"
     grep -q 'description: 1 MiB: first' "$directory/list"
     grep -q 'export="list-b":' "$directory/list"
@@ -137,26 +136,26 @@ case_between_volumes() {
     create from
     create to
     with from "nbdcopy $image \$uri"
-    preload nbdkit -U - "$NBDKIT_PLUGIN" store="$store" --run '
-        nbdcopy "nbd+unix:///from?socket=$unixsocket" \
-                "nbd+unix:///to?socket=$unixsocket"'
+    serving 'nbdcopy "nbd+unix:///from?socket=$unixsocket" \
+                     "nbd+unix:///to?socket=$unixsocket"' \
+        "$NBDKIT_PLUGIN" store="$store"
     with to "qemu-img compare -f raw -F raw $image \$uri"
 }
 
 case_filter_cow() {
     create cow
     with cow "nbdcopy --flush $image \$uri"
-    preload nbdkit -U - --filter=cow "$NBDKIT_PLUGIN" store="$store" cow \
-        --run '/usr/bin/python3 -m nbd -u $uri -c "h.pwrite(b\"other\", 0)" \
-                     -c "assert h.pread(5, 0) == b\"other\""'
+    serving '/usr/bin/python3 -m nbd -u $uri -c "h.pwrite(b\"other\", 0)" \
+                 -c "assert h.pread(5, 0) == b\"other\""' \
+        --filter=cow "$NBDKIT_PLUGIN" store="$store" cow
     with cow "qemu-img compare -f raw -F raw $image \$uri"
 }
 
-case_filter_partition() {
-    create table
-    with table "nbdcopy $image \$uri"
-    preload nbdkit -U - --filter=offset "$NBDKIT_PLUGIN" store="$store" table \
-        offset=5M range=1M --run "nbdcopy \$uri $directory/part"
+case_filter_offset() {
+    create part
+    with part "nbdcopy $image \$uri"
+    serving "nbdcopy \$uri $directory/part" --filter=offset "$NBDKIT_PLUGIN" \
+        store="$store" part offset=5M range=1M
     cmp -n $((1 << 20)) -i $((5 << 20)):0 "$image" "$directory/part"
     test "$(stat -c %s "$directory/part")" = $((1 << 20))
 }
@@ -167,8 +166,9 @@ case_tcp() {
     create tcp
     for tries in 1 2 3 4 5; do
         port=$((20000 + RANDOM % 10000))
-        preload nbdkit -f -p $port -i 127.0.0.1 "$NBDKIT_PLUGIN" \
-            store="$store" volume=tcp 2> "$directory/tcp.log" &
+        LD_PRELOAD=${NBDKIT_PRELOAD:-} nbdkit -f -p $port -i 127.0.0.1 \
+            "$NBDKIT_PLUGIN" store="$store" volume=tcp \
+            2> "$directory/tcp.log" &
         pid=$!
         pids+=($pid)
         for _ in $(seq 200); do
