@@ -112,7 +112,7 @@ static void archipelago_dump_plugin(void)
 /* --- Start and end -------------------------------------------------------- */
 
 /* In the child: open what the server will open, write what is wrong. */
-static G_NORETURN void probe(int fd)
+static _Noreturn void probe(int fd)
 {
     archip_store *probed = NULL;
     archip_volume *volume = NULL;

@@ -61,8 +61,8 @@ expected = {"export-size": int(sys.argv[2]), "is_read_only": False,
             "can_zero": True, "can_fast_zero": True, "can_cache": True,
             "can_multi_conn": True, "is_rotational": False,
             "block_size_minimum": 1, "block_size_preferred": 4096,
-            "block_size_maximum": 32 << 20,
-            "description": "64 MiB: for looking at", "contexts": ["base:allocation"]}
+            "block_size_maximum": 32 << 20, "contexts": ["base:allocation"],
+            "description": "64 MiB: for looking at"}
 wrong = {key: export.get(key) for key in expected
          if export.get(key) != expected[key]}
 assert not wrong, wrong
