@@ -145,8 +145,7 @@ class Parameters(NbdTest):
         result = nbdkit("-U", socket, "-P", pid_path, PLUGIN, "store=dir:store",
                         "vol", cwd=self.directory)
         self.assertEqual((result.returncode, result.stderr), (0, ""))
-        with open(pid_path) as file:
-            pid = int(file.read())
+        pid = int(wait_for(lambda: self.content(pid_path), "the pid file"))
         self.addCleanup(os.kill, pid, signal.SIGKILL)
         handle = nbd.NBD()
         handle.connect_unix(socket)
@@ -154,6 +153,13 @@ class Parameters(NbdTest):
         handle.flush()
         self.assertEqual(handle.pread(10, 0), b"background")
         self.assertEqual(os.readlink(f"/proc/{pid}/cwd"), "/")
+
+    def content(self, path):
+        """None until it is there."""
+        if not os.path.exists(path):
+            return None
+        with open(path) as file:
+            return file.read()
 
     def test_dump_plugin(self):
         result = nbdkit("--dump-plugin", PLUGIN)
