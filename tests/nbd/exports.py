@@ -46,7 +46,7 @@ class Exports(NbdTest):
 
     def test_list_of_empty_store(self):
         os.mkdir(f"{self.directory}/none")
-        location = f"dir:{self.directory}/none/store"
+        location = f"dir:{self.directory}/none"
         self.tool("create", location, "x", 512, 0, "")
         self.tool("remove", location, "x")
         self.assertEqual(list_exports(self.serve(store=location)), [])

@@ -92,6 +92,7 @@ class NbdTest(unittest.TestCase):
     def setUp(self):
         self.directory = tempfile.mkdtemp(prefix="archipelago-nbd-")
         self.addCleanup(shutil.rmtree, self.directory)
+        os.mkdir(f"{self.directory}/store")
         self.location = f"dir:{self.directory}/store"
         self.create("vol")
 

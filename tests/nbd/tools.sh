@@ -15,6 +15,7 @@ requires nbdcopy libnbd-bin
 requires qemu-img qemu-utils
 
 directory=$(mktemp -d -t archipelago-nbd-XXXXXX)
+mkdir "$directory/store"
 store=dir:$directory/store
 pids=()
 cleanup() {
