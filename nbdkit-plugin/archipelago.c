@@ -93,7 +93,7 @@ static int archipelago_config_complete(void)
     const char *location = store_parameter;
 
     if (volume_name && archip_name_check(volume_name) < 0) {
-        nbdkit_error("volume=%s: %s", volume_name, archip_error());
+        nbdkit_error("parameter volume: %s", archip_error());
         return -1;
     }
     if (!location) {
@@ -274,6 +274,7 @@ static const char *archipelago_default_export(int readonly, int is_tls)
 static void *archipelago_open(int readonly)
 {
     const char *name = nbdkit_export_name();
+    int result;
 
     if (!name) {
         return NULL;
@@ -286,9 +287,13 @@ static void *archipelago_open(int readonly)
     if (!*name) {
         name = volume_name;
     }
-    if (!name || archip_name_check(name) < 0) {
-        nbdkit_error("export '%s': %s", name ? name : "",
-                     name ? archip_error() : "name a volume");
+    if (!name) {
+        nbdkit_error("the client must name a volume as its export");
+        return NULL;
+    }
+    result = archip_name_check(name);
+    if (result < 0) {
+        report(result, "export");
         return NULL;
     }
     return shared_connect(store, name, readonly);

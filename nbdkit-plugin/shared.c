@@ -119,7 +119,7 @@ static int shared_open_locked(struct shared_volume *shared, archip_store *store)
         result = archip_volume_open(store, name, 0, OWNER, &shared->volume);
     }
     if (result < 0) {
-        report(result, name);
+        report(result, "open");
         return result;
     }
     shared->writable = writable;
@@ -139,7 +139,7 @@ static void shared_close_locked(struct shared_volume *shared)
     g_ptr_array_set_size(shared->idle_queues, 0);
     result = archip_volume_close(g_steal_pointer(&shared->volume));
     if (result < 0) {
-        report(result, shared->key + 1);
+        report(result, "close");
     }
 }
 
@@ -207,7 +207,7 @@ static void shared_flush_locked(struct shared_volume *shared)
     if (queue) {
         result = archip_flush(queue);
         if (result < 0) {
-            report(result, shared->key + 1);
+            report(result, "flush");
         } else {
             nbdkit_debug("%s: flushed", shared->key + 1);
         }
