@@ -7,7 +7,7 @@ import random
 import select
 import signal
 
-from nbdtest import KiB, MiB, SIZE, NbdTest, main, wait_for
+from nbdtest import KiB, MiB, PRELOAD, NbdTest, main, wait_for
 
 BLOCK = 4096
 MODEL_BYTES = 24 * MiB
@@ -97,8 +97,10 @@ class FourConnections(NbdTest):
         self.terminate()
         while self.handles:
             self.handles.pop()
-        self.assertEqual(self.server.process.wait(20), 0)
-        self.assertEqual(self.state(), ["clean", "free"])
+        wait_for(lambda: self.state() == ["clean", "free"], "the end")
+        # With libasan any nbdkit that has logged "%m" hangs in its exit().
+        if not PRELOAD:
+            self.assertEqual(self.server.process.wait(20), 0)
 
     def test_client_vanishes(self):
         """A connection that breaks is a connection that ended."""
