@@ -353,19 +353,26 @@ static int64_t seek(int fd, uint64_t at, uint64_t end, int whence)
     return (int64_t)MIN((uint64_t)found, end);
 }
 
+/* Both questions are put one after the other: what changed in between must not
+ * give a run of nothing. */
 static int extent(struct dir_file *file, struct store_request *request)
 {
     uint64_t at = request->offset_bytes, end = at + request->length_bytes;
-    int64_t found = seek(file->fd, at, end, SEEK_DATA);
+    int64_t data = seek(file->fd, at, end, SEEK_DATA), hole = 0;
 
-    request->extent.is_data = found == (int64_t)at && at < end;
-    if (request->extent.is_data) {
-        found = seek(file->fd, at, end, SEEK_HOLE);
+    request->extent.is_data = data == (int64_t)at && at < end;
+    if (!request->extent.is_data) {
+        hole = data;
+    } else {
+        hole = seek(file->fd, at, end, SEEK_HOLE);
+        if (hole == (int64_t)at) {      /* punched meanwhile */
+            hole = MIN(at + 512, end);
+        }
     }
-    if (found < 0) {
-        return (int)found;
+    if (hole < 0) {
+        return (int)hole;
     }
-    request->extent.length_bytes = (uint64_t)found - at;
+    request->extent.length_bytes = (uint64_t)hole - at;
     return 0;
 }
 
