@@ -57,6 +57,29 @@ static bool piece_clears(const struct piece *piece)
     return piece->op != ARCHIP_WRITE;
 }
 
+/* A piece that reaches beyond its request was widened to the end of the block
+ * in which the volume ended.  If the volume has grown since, what lies there
+ * may have been written: leave it.  False: nothing is left to do. */
+static bool piece_trim(struct piece *piece)
+{
+    const struct map_header *header = piece_header(piece);
+    const struct request *request = piece->request;
+    uint64_t first = piece->index * header->object_bytes;
+
+    if (!piece_clears(piece) || first + piece->end <= request->end_bytes ||
+        header->size_bytes <= request->end_bytes) {
+        return true;
+    }
+    piece->end = (uint32_t)(request->end_bytes - first);
+    if (piece->op == ARCHIP_DISCARD) {
+        piece->end -= piece->end % header->block_bytes;
+    } else {
+        piece->op = ARCHIP_WRITE;
+        piece->zeroes = true;
+    }
+    return piece->start < piece->end;
+}
+
 static bool piece_covers_object(const struct piece *piece)
 {
     const struct map_header *header = piece_header(piece);
@@ -571,6 +594,9 @@ enum piece_state write_prepare(struct piece *piece)
 
     if (rc < 0) {
         return piece_stuck(piece, rc, wanted, error);
+    }
+    if (!piece_trim(piece)) {
+        return PIECE_DONE;
     }
     if (piece_unmaps(piece) && piece->entry.layer == 0) {
         piece->request->needs_flush |=
