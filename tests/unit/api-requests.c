@@ -542,6 +542,48 @@ static void test_neighbours(const void *kind)
     rig_end(&rig);
 }
 
+/* The last block is cleared up to the volume's end, wherever that was when the
+ * request was made: what grows beyond it meanwhile stays. */
+static void tail_round(struct rig *rig, unsigned round)
+{
+    uint8_t byte = (uint8_t)(1 + round % 255), old = 9;
+    struct iovec iov = {&byte, 1}, old_iov = {&old, 1};
+    uint64_t at = 600 + round * 37 % 3400;
+    archip_request requests[] = {
+        {.op = ARCHIP_WRITE, .offset_bytes = 7, .length_bytes = 1,
+         .iov = &old_iov, .iov_count = 1},
+        {.op = round % 2 ? ARCHIP_DISCARD : ARCHIP_WRITE_ZEROES,
+         .flags = round % 2 ? 0 : ARCHIP_MAY_UNMAP, .length_bytes = 512},
+        {.op = ARCHIP_WRITE, .flags = ARCHIP_GROW, .offset_bytes = at,
+         .length_bytes = 1, .iov = &iov, .iov_count = 1},
+    };
+    archip_completion completion;
+
+    assert_ok(archip_volume_resize(rig->volume, 512, ARCHIP_RESIZE_SHRINK));
+    if (round % 3) {
+        fixture_fill(rig->queue, 0, 512, 3);
+    }
+    assert_ok(archip_submit(rig->queue, requests, 3));
+    for (unsigned i = 0; i < 3; i++) {
+        g_assert_cmpint(archip_queue_reap(rig->queue, &completion, 1, -1), ==,
+                        1);
+        g_assert_cmpint(completion.result, ==, 0);
+    }
+    fixture_expect(rig->queue, at, 1, byte);
+    fixture_expect(rig->queue, 512, at - 512, 0);
+}
+
+static void test_tail_and_growth(const void *kind)
+{
+    struct rig rig;
+
+    rig_begin(&rig, kind);
+    for (unsigned round = 0; round < 60; round++) {
+        tail_round(&rig, round);
+    }
+    rig_end(&rig);
+}
+
 /* --- Descriptors ------------------------------------------------------------------------ */
 
 static void use_all(const char *kind)
@@ -617,6 +659,7 @@ int main(int argc, char **argv)
     fixture_add("/queue/share", test_queues_share);
     fixture_add("/queue/flags", test_queue_flags);
     fixture_add("/queue/neighbours", test_neighbours);
+    fixture_add("/request/tail-and-growth", test_tail_and_growth);
     fixture_add("/library/descriptors", test_no_leak);
     fixture_add("/library/many-volumes", test_many_volumes);
     return g_test_run();

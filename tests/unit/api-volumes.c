@@ -2,6 +2,7 @@
 /* Stores and volumes: names, sizes, creation, removal, lists, what is told. */
 #include "fixture.h"
 
+#include <glib/gstdio.h>
 #include <unistd.h>
 
 /* --- Names ------------------------------------------------------------------------ */
@@ -449,8 +450,13 @@ static void test_store_errors(void)
     assert_fails(archip_store_open(empty, 0, &store), ENOENT, path);
     assert_fails(archip_store_open(option, ARCHIP_STORE_CREATE, &store), EINVAL,
                  "color");
+    /* What was refused left nothing. */
+    g_assert_cmpint(g_rmdir(path), ==, 0);
+    g_assert_cmpint(g_mkdir(path, 0700), ==, 0);
     assert_fails(archip_store_open(value, ARCHIP_STORE_CREATE, &store), EINVAL,
                  "psychic");
+    scratch_remove(path);
+    g_assert_cmpint(g_mkdir(path, 0700), ==, 0);
     assert_fails(archip_store_open("floppy:a", 0, &store), EINVAL, "floppy");
     g_assert_true(g_file_set_contents(file, "mine", -1, NULL));
     g_assert_cmpint(archip_store_open(empty, ARCHIP_STORE_CREATE, &store), <, 0);

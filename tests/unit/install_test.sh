@@ -97,6 +97,7 @@ test_programs() {
             -o "$scratch/c++" $(config --cflags --libs)
     }
     for program in c c++; do
+        mkdir "$scratch/store-$program"
         "$scratch/$program" "dir:$scratch/store-$program" >"$scratch/said" ||
             fail "the $program program"
         grep -qx "hello, world from 0.1.0" "$scratch/said" ||
