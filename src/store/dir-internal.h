@@ -249,6 +249,7 @@ void dir_admit_readers(struct store_lock *lock);
 struct dir_store {
     /* Fixed once open. */
     struct store *store;
+    char *path;                 /* as given, for messages */
     int root_fd;
     bool direct;                /* O_DIRECT and libaio */
     struct dir_pool pool;
@@ -258,5 +259,11 @@ struct dir_store {
     struct dir_cache cache;
     GHashTable *folders;        /* path -> struct dir_folder, if unsynced */
 };
+
+/* The store's folder, for messages. */
+static inline const char *dir_path_of(const struct store *store)
+{
+    return ((const struct dir_store *)store->state)->path;
+}
 
 #endif

@@ -314,10 +314,10 @@ static int lock_write(struct store *store, struct dir_lock *lock,
     if (result == -EUCLEAN) {
         return error_set(error, EUCLEAN,
                          "%s/%s is damaged: neither of its slots can be read",
-                         store->location, path);
+                         dir_path_of(store), path);
     }
     return error_set_errno(error, -result, "cannot lock %s/%s",
-                           store->location, path);
+                           dir_path_of(store), path);
 }
 
 /* --- Readers ------------------------------------------------------------------------------- */
@@ -354,7 +354,7 @@ static int lock_read(struct store *store, struct dir_lock *lock, GError **error)
                          "changed; try again");
     }
     return error_set_errno(error, -lock->fd, "cannot lock %s/%s",
-                           store->location, path);
+                           dir_path_of(store), path);
 }
 
 int dir_exclude_readers(struct store_lock *base)
@@ -451,6 +451,6 @@ int dir_holder(struct store *store, const struct id128 *id,
     }
     *holder = record.owner;
     return result < 0 ? error_set_errno(error, -result, "cannot read %s/%s",
-                                        store->location, path)
+                                        dir_path_of(store), path)
                       : 0;
 }

@@ -113,10 +113,10 @@ int dir_get(struct store *store, const struct store_record *record,
     if (result == -EFBIG) {
         return error_set(error, EUCLEAN,
                          "%s/%s is damaged: it is larger than any record",
-                         store->location, path);
+                         dir_path_of(store), path);
     }
     return result < 0 ? error_set_errno(error, -result, "cannot read %s/%s",
-                                        store->location, path)
+                                        dir_path_of(store), path)
                       : 0;
 }
 
@@ -265,7 +265,7 @@ int dir_put(struct store *store, const struct store_record *record,
     }
     result = dir_put_file(store->state, path, value, bytes, exclusive);
     return result < 0 ? error_set_errno(error, -result, "cannot write %s/%s",
-                                        store->location, path)
+                                        dir_path_of(store), path)
                       : 0;
 }
 
@@ -299,7 +299,7 @@ int dir_drop(struct store *store, const struct store_record *record,
     }
     result = drop_file(store->state, path);
     return result < 0 ? error_set_errno(error, -result, "cannot remove %s/%s",
-                                        store->location, path)
+                                        dir_path_of(store), path)
                       : 0;
 }
 
@@ -436,7 +436,7 @@ int dir_list(struct store *store, enum store_record_kind kind,
     }
     if (result < 0) {
         return error_set_errno(error, -result, "cannot list %s",
-                               store->location);
+                               dir_path_of(store));
     }
     g_ptr_array_sort(names, compare_names);
     for (guint i = 0; i < names->len && result == 0; i++) {

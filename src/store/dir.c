@@ -350,11 +350,12 @@ static void folder_free(gpointer data)
     g_free(folder);
 }
 
-static struct dir_store *dir_store_new(struct store *store)
+static struct dir_store *dir_store_new(struct store *store, const char *path)
 {
     struct dir_store *dir = g_new0(struct dir_store, 1);
 
     dir->store = store;
+    dir->path = g_strdup(path);
     dir->root_fd = -1;
     g_mutex_init(&dir->lock);
     g_cond_init(&dir->synced);
@@ -371,6 +372,7 @@ static void dir_store_free(struct dir_store *dir)
     g_hash_table_unref(dir->folders);
     g_cond_clear(&dir->synced);
     g_mutex_clear(&dir->lock);
+    g_free(dir->path);
     g_free(dir);
 }
 
@@ -392,7 +394,7 @@ static int dir_store_open(struct store *store, const char *path,
     if (result < 0) {
         return result;
     }
-    dir = dir_store_new(store);
+    dir = dir_store_new(store, path);
     result = open_root(dir, path, error);
     if (result == 0) {
         result = find_store(dir, path, flags, error);
@@ -427,7 +429,7 @@ static int dir_status(struct store *store, struct store_status *status,
 
     if (fstatvfs(dir->root_fd, &space) < 0) {
         return error_set_errno(error, errno, "cannot ask for the space in %s",
-                               store->location);
+                               dir->path);
     }
     *status = (struct store_status){
         .total_bytes = (uint64_t)space.f_blocks * space.f_frsize,
