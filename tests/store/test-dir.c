@@ -1,0 +1,999 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * What is particular to the dir store: opening and refusing, names, symbolic
+ * links, system calls that fail, locks of dead processes, a full file system.
+ */
+#include "base/crc32c.h"
+#include "base/sys.h"
+#include "harness.h"
+#include "store/dir-format.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <glib/gstdio.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/file.h>
+#include <sys/mount.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#define KIB 1024u
+
+static const char *pattern(void)
+{
+    return "dir:%s";
+}
+
+/* --- Opening ----------------------------------------------------------------------- */
+
+static int try_open(const char *root, const char *options, unsigned flags,
+                    const char *want_text)
+{
+    g_autofree char *location = g_strdup_printf("dir:%s%s", root, options);
+    g_autoptr(GError) error = NULL;
+    struct store *store = NULL;
+    int result = store_open(location, flags, &store, &error);
+
+    if (result == 0) {
+        g_assert_null(want_text);
+        store_close(store);
+        return 0;
+    }
+    g_assert_cmpint(error->code, ==, -result);
+    if (want_text && !strstr(error->message, want_text)) {
+        g_error("\"%s\" doesn't say \"%s\"", error->message, want_text);
+    }
+    return result;
+}
+
+static void test_open_missing(void)
+{
+    g_autofree char *root = harness_make_root();
+    g_autofree char *missing = g_strconcat(root, "/missing", NULL);
+
+    g_assert_cmpint(try_open(missing, "", STORE_OPEN_CREATE,
+                             "there is no directory"), ==, -ENOENT);
+    g_assert_cmpint(try_open(root, "", 0, "empty directory"), ==, -ENOENT);
+    g_assert_cmpint(try_open(root, "", STORE_OPEN_CREATE, NULL), ==, 0);
+    g_assert_cmpint(try_open(root, "", 0, NULL), ==, 0);
+    harness_remove(root);
+}
+
+static void test_open_foreign(void)
+{
+    g_autofree char *root = harness_make_root();
+    g_autofree char *file = g_strconcat(root, "/letter.txt", NULL);
+
+    g_file_set_contents(file, "x", 1, NULL);
+    g_assert_cmpint(try_open(root, "", STORE_OPEN_CREATE,
+                             "not an Archipelago store"), ==, -EINVAL);
+    g_assert_cmpint(try_open(file, "", STORE_OPEN_CREATE, "cannot open"), ==,
+                    -ENOTDIR);
+    harness_remove(root);
+}
+
+/* A crash in the middle of making a store leaves something that can be made
+ * one; with anything in it, it can't. */
+static void test_open_half_made(void)
+{
+    g_autofree char *root = harness_make_root();
+    g_autofree char *names = g_strconcat(root, "/names", NULL);
+    g_autofree char *left = g_strconcat(root, "/.new-1", NULL);
+    g_autofree char *alien = g_strconcat(names, "/alien", NULL);
+
+    g_mkdir(names, 0700);
+    g_file_set_contents(left, "", 0, NULL);
+    g_file_set_contents(alien, "", 0, NULL);
+    g_assert_cmpint(try_open(root, "", STORE_OPEN_CREATE,
+                             "not an Archipelago store"), ==, -EINVAL);
+    g_unlink(alien);
+    g_assert_cmpint(try_open(root, "", STORE_OPEN_CREATE, NULL), ==, 0);
+    harness_remove(root);
+}
+
+static void test_open_options(void)
+{
+    g_autofree char *root = harness_make_root();
+
+    g_assert_cmpint(try_open(root, "?colour=red", STORE_OPEN_CREATE,
+                             "no option \"colour\" (known: io, fds, threads)"),
+                    ==, -EINVAL);
+    g_assert_cmpint(try_open(root, "?io=fast", STORE_OPEN_CREATE, "io=fast"),
+                    ==, -EINVAL);
+    g_assert_cmpint(try_open(root, "?fds=1", STORE_OPEN_CREATE, "fds=1"), ==,
+                    -EINVAL);
+    g_assert_cmpint(try_open(root, "?threads=x", STORE_OPEN_CREATE,
+                             "threads=x"), ==, -EINVAL);
+    g_assert_cmpint(try_open(root, "?io", STORE_OPEN_CREATE, "KEY=VALUE"), ==,
+                    -EINVAL);
+    g_assert_cmpint(try_open(root, "?io=auto&io=auto", STORE_OPEN_CREATE,
+                             "twice"), ==, -EINVAL);
+    g_assert_cmpint(try_open(root, "?io=buffered&fds=10&threads=2",
+                             STORE_OPEN_CREATE, NULL), ==, 0);
+    harness_remove(root);
+}
+
+static void test_locations(void)
+{
+    static const struct {
+        const char *location, *text;
+    } wrong[] = {
+        {"", "is not a store"},
+        {"/srv/volumes", "is not a store"},
+        {"nfs:/x", "no store driver \"nfs\" (known: dir, memory, fault)"},
+        {"fault:op=read", "fault:RULES:LOCATION"},
+        {"fault:op=dance:memory:x", "op=dance"},
+        {"fault:nth=0:memory:x", "nth=0"},
+        {"fault:x:memory:x", "\"x\""},
+        {"fault::nfs:x", "no store driver \"nfs\""},
+        {"memory:x?alignment=3", "power of two"},
+    };
+
+    for (size_t i = 0; i < G_N_ELEMENTS(wrong); i++) {
+        g_autoptr(GError) error = NULL;
+        struct store *store;
+
+        g_assert_cmpint(store_open(wrong[i].location, STORE_OPEN_CREATE, &store,
+                                   &error), ==, -EINVAL);
+        g_assert_nonnull(strstr(error->message, wrong[i].text));
+    }
+}
+
+static void edit_format(const char *file, size_t at, uint8_t value,
+                        bool mend_crc)
+{
+    struct dir_format *format;
+    g_autofree char *data = NULL;
+    gsize bytes;
+
+    g_assert_true(g_file_get_contents(file, &data, &bytes, NULL));
+    g_assert_cmpuint(bytes, ==, sizeof(*format));
+    data[at] = (char)value;
+    format = (struct dir_format *)data;
+    if (mend_crc) {
+        format->crc = GUINT32_TO_BE(
+            crc32c(0, format, offsetof(struct dir_format, crc)));
+    }
+    g_assert_true(g_file_set_contents(file, data, (gssize)bytes, NULL));
+}
+
+static void test_format_file(void)
+{
+    g_autofree char *root = harness_make_root();
+    g_autofree char *file = g_strconcat(root, "/" DIR_FORMAT_NAME, NULL);
+
+    g_assert_cmpint(try_open(root, "", STORE_OPEN_CREATE, NULL), ==, 0);
+    edit_format(file, 11, 2, false);
+    g_assert_cmpint(try_open(root, "", 0, "made by a newer version"), ==,
+                    -EOPNOTSUPP);
+    edit_format(file, 11, 1, false);
+    g_assert_cmpint(try_open(root, "", 0, NULL), ==, 0);
+    edit_format(file, offsetof(struct dir_format, incompatible) + 7, 1, true);
+    g_assert_cmpint(try_open(root, "", 0, "features that this version"), ==,
+                    -EOPNOTSUPP);
+    edit_format(file, offsetof(struct dir_format, incompatible) + 7, 0, true);
+    edit_format(file, offsetof(struct dir_format, uuid), 0, false);
+    edit_format(file, offsetof(struct dir_format, uuid) + 1, 0, false);
+    g_assert_cmpint(try_open(root, "", 0, "checksum"), ==, -EUCLEAN);
+    edit_format(file, 0, 'X', true);
+    g_assert_cmpint(try_open(root, "", 0, "is damaged"), ==, -EUCLEAN);
+    g_assert_cmpint(truncate(file, 100), ==, 0);
+    g_assert_cmpint(try_open(root, "", STORE_OPEN_CREATE, "is damaged"), ==,
+                    -EUCLEAN);
+    harness_remove(root);
+}
+
+static gpointer open_at_once(gpointer root)
+{
+    g_assert_cmpint(try_open(root, "", STORE_OPEN_CREATE, NULL), ==, 0);
+    return NULL;
+}
+
+static void test_create_race(void)
+{
+    for (int round = 0; round < 5; round++) {
+        g_autofree char *root = harness_make_root();
+        GThread *threads[4];
+
+        for (int i = 0; i < 4; i++) {
+            threads[i] = g_thread_new("opener", open_at_once, root);
+        }
+        for (int i = 0; i < 4; i++) {
+            g_thread_join(threads[i]);
+        }
+        harness_remove(root);
+    }
+}
+
+/* --- Names and links ---------------------------------------------------------------- */
+
+static void test_bad_names(void)
+{
+    static const char *const bad[] = {"",    ".",      "..",       "a/b",
+                                      "/a",  "../a",   ".new-x",   "-a",
+                                      "a b", "\xc3\xa9", "a\nb",   NULL};
+    struct fixture fixture;
+    g_autofree char *outside = NULL;
+
+    fixture_open(&fixture, pattern(), 0);
+    for (size_t i = 0; i < G_N_ELEMENTS(bad); i++) {
+        struct store_record record = {.kind = STORE_NAME, .text = bad[i]};
+        const struct store_driver *driver = fixture.store->driver;
+        GBytes *value;
+
+        g_assert_cmpint(driver->put(fixture.store, &record, "x", 1, false,
+                                    NULL), ==, -EINVAL);
+        g_assert_cmpint(driver->get(fixture.store, &record, &value, NULL), ==,
+                        -EINVAL);
+        g_assert_cmpint(driver->drop(fixture.store, &record, NULL), ==,
+                        -EINVAL);
+    }
+    outside = g_strconcat(fixture.root, "/a", NULL);
+    g_assert_false(g_file_test(outside, G_FILE_TEST_EXISTS));
+    fixture_close(&fixture);
+}
+
+static char *object_path(struct fixture *fixture, const char *rest)
+{
+    char id[ID128_TEXT_BYTES];
+
+    id128_text(&fixture->layer, id);
+    return g_strdup_printf("%s/blocks/%.2s/%s%s", fixture->root, id, id, rest);
+}
+
+/* Replace the thing at `path` by a link to something outside the store. */
+static void plant_link(const char *path, const char *target)
+{
+    g_autofree char *aside = g_strconcat(path, ".aside", NULL);
+
+    g_rename(path, aside);
+    g_assert_cmpint(symlink(target, path), ==, 0);
+}
+
+static void check_links_refused(void)
+{
+    static const char *const places[] = {"", "/000", "/000/0"};
+    uint8_t *data = make_buffer(4096, 1);
+
+    for (size_t i = 0; i < G_N_ELEMENTS(places); i++) {
+        g_autofree char *elsewhere = harness_make_root();
+        g_autofree char *victim = g_strconcat(elsewhere, "/000", NULL);
+        g_autofree char *path = NULL;
+        struct fixture fixture;
+        int result;
+
+        fixture_open(&fixture, pattern(), 0);
+        g_mkdir(victim, 0700);
+        g_assert_cmpint(do_write(&fixture, block(&fixture, 0), 0, data, 4096,
+                                 STORE_CREATE), ==, 0);
+        fixture_reopen(&fixture);
+        path = object_path(&fixture, places[i]);
+        plant_link(path, elsewhere);
+        result = do_read(&fixture, block(&fixture, 0), 0, data, 4096);
+        g_assert_true(result == -ELOOP || result == -ENOTDIR);
+        result = do_write(&fixture, block(&fixture, 5), 0, data, 4096,
+                          STORE_CREATE);
+        /* Beside a planted file there is no harm in it. */
+        g_assert_true(i == 2 ? result == 0
+                             : result == -ELOOP || result == -ENOTDIR);
+        g_assert_cmpint(g_rmdir(victim), ==, 0);
+        fixture.store->driver->remove_all(fixture.store, STORE_BLOCK,
+                                          &fixture.layer, NULL);
+        g_assert_true(g_file_test(elsewhere, G_FILE_TEST_IS_DIR));
+        fixture_close(&fixture);
+        harness_remove(elsewhere);
+    }
+    free(data);
+}
+
+static void test_links(void)
+{
+    check_links_refused();
+}
+
+static int no_openat2(int folder_fd, const char *path, struct open_how *how,
+                      size_t how_bytes)
+{
+    errno = EPERM;
+    return -1;
+}
+
+/* Where the kernel, or a filter in it, has no openat2(). */
+static void test_links_without_openat2(void)
+{
+    sys.openat2 = no_openat2;
+    check_links_refused();
+    sys = sys_real;
+}
+
+static void test_record_link(void)
+{
+    struct store_record record = {.kind = STORE_NAME, .text = "trap"};
+    g_autofree char *path = NULL;
+    struct fixture fixture;
+    GBytes *value;
+
+    fixture_open(&fixture, pattern(), 0);
+    path = g_strconcat(fixture.root, "/names/trap", NULL);
+    g_assert_cmpint(symlink("/etc/passwd", path), ==, 0);
+    g_assert_cmpint(fixture.store->driver->get(fixture.store, &record, &value,
+                                               NULL), ==, -ELOOP);
+    g_assert_cmpint(fixture.store->driver->put(fixture.store, &record, "x", 1,
+                                               false, NULL), ==, 0);
+    g_assert_false(g_file_test(path, G_FILE_TEST_IS_SYMLINK));
+    fixture_close(&fixture);
+}
+
+static int count_one(const struct store_record *record, void *opaque)
+{
+    ++*(unsigned *)opaque;
+    return 0;
+}
+
+/* What a put left that died goes; what another one is at work on stays. */
+static void test_temporaries(void)
+{
+    struct store_record record = {.kind = STORE_NAME, .text = "a"};
+    g_autofree char *dead = NULL, *alive = NULL;
+    struct fixture fixture;
+    unsigned count = 0;
+    int fd;
+
+    fixture_open(&fixture, pattern(), 0);
+    dead = g_strconcat(fixture.root, "/names/.new-dead", NULL);
+    alive = g_strconcat(fixture.root, "/names/.new-alive", NULL);
+    g_file_set_contents(dead, "x", 1, NULL);
+    g_file_set_contents(alive, "x", 1, NULL);
+    fd = open(alive, O_RDWR | O_CLOEXEC);
+    g_assert_cmpint(flock(fd, LOCK_EX), ==, 0);
+    g_assert_cmpint(fixture.store->driver->put(fixture.store, &record, "x", 1,
+                                               false, NULL), ==, 0);
+    g_assert_cmpint(fixture.store->driver->list(fixture.store, STORE_NAME,
+                                                count_one, &count, NULL),
+                    ==, 0);
+    g_assert_cmpuint(count, ==, 1);
+    g_assert_false(g_file_test(dead, G_FILE_TEST_EXISTS));
+    g_assert_true(g_file_test(alive, G_FILE_TEST_EXISTS));
+    close(fd);
+    fixture_close(&fixture);
+}
+
+/* --- Failing system calls ------------------------------------------------------------- */
+
+static int failing_errno = EIO, failures_left;
+
+static int fail_or(int (*call)(int fd), int fd)
+{
+    if (g_atomic_int_add(&failures_left, -1) > 0) {
+        errno = failing_errno;
+        return -1;
+    }
+    return call(fd);
+}
+
+static int failing_fdatasync(int fd)
+{
+    return fail_or(fdatasync, fd);
+}
+
+static int failing_fsync(int fd)
+{
+    return fail_or(fsync, fd);
+}
+
+static int failing_syncfs(int fd)
+{
+    return fail_or(syncfs, fd);
+}
+
+static void test_sync_fails(void)
+{
+    uint8_t *data = make_buffer(4096, 1);
+    struct fixture fixture;
+
+    fixture_open(&fixture, pattern(), 0);
+    g_assert_cmpint(do_write(&fixture, block(&fixture, 0), 0, data, 4096,
+                             STORE_CREATE), ==, 0);
+    failures_left = 1;
+    sys.fdatasync = failing_fdatasync;
+    g_assert_cmpint(do_op(&fixture, STORE_SYNC, block(&fixture, 0), 0, 0, 0),
+                    ==, -EIO);
+    /* What wasn't synced isn't taken for synced the next time. */
+    failures_left = 1;
+    g_assert_cmpint(do_op(&fixture, STORE_SYNC, block(&fixture, 0), 0, 0, 0),
+                    ==, -EIO);
+    g_assert_cmpint(do_op(&fixture, STORE_SYNC, block(&fixture, 0), 0, 0, 0),
+                    ==, 0);
+    sys = sys_real;
+    fixture_close(&fixture);
+    free(data);
+}
+
+/* A file synced because it had to leave the cache: nobody waits for that. */
+static void test_eviction_sync_fails(void)
+{
+    uint8_t *data = make_buffer(4096, 1);
+    struct fixture fixture;
+
+    fixture_open(&fixture, "dir:%s?fds=4", 0);
+    g_assert_cmpint(do_write(&fixture, block(&fixture, 0), 0, data, 4096,
+                             STORE_CREATE), ==, 0);
+    failures_left = 1;
+    sys.fdatasync = failing_fdatasync;
+    for (unsigned i = 1; i < 6; i++) {
+        g_assert_cmpint(do_write(&fixture, block(&fixture, i), 0, data, 4096,
+                                 STORE_CREATE), ==, 0);
+    }
+    g_assert_cmpint(failures_left, <, 1);
+    sys = sys_real;
+    g_assert_cmpint(do_op(&fixture, STORE_SYNC, block(&fixture, 1), 0, 0, 0),
+                    ==, 0);
+    g_assert_cmpint(fixture.store->driver->sync_all(
+                        fixture.store, STORE_BLOCK, &fixture.layer, NULL),
+                    ==, -EIO);
+    g_assert_cmpint(do_op(&fixture, STORE_SYNC, block(&fixture, 0), 0, 0, 0),
+                    ==, -EIO);
+    g_assert_cmpint(do_op(&fixture, STORE_SYNC, block(&fixture, 0), 0, 0, 0),
+                    ==, 0);
+    fixture_close(&fixture);
+    free(data);
+}
+
+static void test_folder_sync_fails(void)
+{
+    uint8_t *data = make_buffer(4096, 1);
+    struct fixture fixture;
+
+    fixture_open(&fixture, pattern(), 0);
+    g_assert_cmpint(do_write(&fixture, block(&fixture, 0), 0, data, 4096,
+                             STORE_CREATE), ==, 0);
+    failures_left = 1;
+    sys.fsync = failing_fsync;
+    g_assert_cmpint(do_op(&fixture, STORE_SYNC, block(&fixture, 0), 0, 0, 0),
+                    ==, -EIO);
+    g_assert_cmpint(do_op(&fixture, STORE_SYNC, block(&fixture, 0), 0, 0, 0),
+                    ==, 0);
+    failures_left = 1;
+    g_assert_cmpint(do_write(&fixture, block(&fixture, 2000), 0, data, 4096,
+                             STORE_CREATE | STORE_FUA), ==, -EIO);
+    /* And after a removal. */
+    g_assert_cmpint(do_op(&fixture, STORE_REMOVE, block(&fixture, 0), 0, 0, 0),
+                    ==, 0);
+    failures_left = 1;
+    g_assert_cmpint(do_op(&fixture, STORE_SYNC, block(&fixture, 0), 0, 0, 0),
+                    ==, -EIO);
+    sys = sys_real;
+    fixture_close(&fixture);
+    free(data);
+}
+
+static void test_records_fail(void)
+{
+    struct store_record record = {.kind = STORE_NAME, .text = "a"};
+    const struct store_driver *driver;
+    g_autoptr(GBytes) value = NULL;
+    struct fixture fixture;
+
+    fixture_open(&fixture, pattern(), 0);
+    driver = fixture.store->driver;
+    g_assert_cmpint(driver->put(fixture.store, &record, "old", 3, false, NULL),
+                    ==, 0);
+    sys.fsync = failing_fsync;
+    failing_errno = ENOSPC;
+    failures_left = 1;
+    g_assert_cmpint(driver->put(fixture.store, &record, "new", 3, false, NULL),
+                    ==, -ENOSPC);
+    failing_errno = EIO;
+    g_assert_cmpint(driver->get(fixture.store, &record, &value, NULL), ==, 0);
+    g_assert_cmpmem(g_bytes_get_data(value, NULL), 3, "old", 3);
+    failures_left = 1;
+    g_assert_cmpint(driver->drop(fixture.store, &record, NULL), ==, -EIO);
+    sys.syncfs = failing_syncfs;
+    failures_left = 1;
+    g_assert_cmpint(driver->sync_all(fixture.store, STORE_BLOCK, &fixture.layer,
+                                     NULL), ==, -EIO);
+    sys = sys_real;
+    fixture_close(&fixture);
+}
+
+static int sync_calls;
+
+static int counting_fdatasync(int fd)
+{
+    g_atomic_int_inc(&sync_calls);
+    return fdatasync(fd);
+}
+
+/* A sync of what is durable already costs no system call. */
+static void test_sync_is_lazy(void)
+{
+    uint8_t *data = make_buffer(4096, 1);
+    struct fixture fixture;
+
+    fixture_open(&fixture, pattern(), 0);
+    sys.fdatasync = counting_fdatasync;
+    sync_calls = 0;
+    g_assert_cmpint(do_write(&fixture, block(&fixture, 0), 0, data, 4096,
+                             STORE_CREATE), ==, 0);
+    for (int i = 0; i < 3; i++) {
+        g_assert_cmpint(do_op(&fixture, STORE_SYNC, block(&fixture, 0), 0, 0,
+                              0), ==, 0);
+    }
+    g_assert_cmpint(sync_calls, ==, 1);
+    g_assert_cmpint(do_write(&fixture, block(&fixture, 0), 0, data, 4096,
+                             STORE_FUA), ==, 0);
+    g_assert_cmpint(do_op(&fixture, STORE_SYNC, block(&fixture, 0), 0, 0, 0),
+                    ==, 0);
+    g_assert_cmpint(sync_calls, ==, 1);
+    g_assert_cmpint(do_write(&fixture, block(&fixture, 0), 0, data, 4096, 0),
+                    ==, 0);
+    g_assert_cmpint(do_op(&fixture, STORE_SYNC, block(&fixture, 0), 0, 0, 0),
+                    ==, 0);
+    g_assert_cmpint(sync_calls, ==, 2);
+    sys = sys_real;
+    fixture_close(&fixture);
+    free(data);
+}
+
+static int no_fallocate(int fd, int mode, off_t offset, off_t length)
+{
+    errno = EOPNOTSUPP;
+    return -1;
+}
+
+static void test_no_fallocate(void)
+{
+    uint8_t *data = make_buffer(64 * KIB, 1);
+    struct fixture fixture;
+
+    fixture_open(&fixture, pattern(), 0);
+    g_assert_cmpint(do_write(&fixture, block(&fixture, 0), 0, data, 64 * KIB,
+                             STORE_CREATE), ==, 0);
+    sys.fallocate = no_fallocate;
+    g_assert_cmpint(do_op(&fixture, STORE_PUNCH, block(&fixture, 0), 0, 4096,
+                          0), ==, -ENOTSUP);
+    g_assert_cmpint(do_op(&fixture, STORE_ZERO, block(&fixture, 0), 0, 4096,
+                          STORE_NO_FALLBACK), ==, -ENOTSUP);
+    g_assert_cmpint(do_op(&fixture, STORE_ZERO, block(&fixture, 0), 5, 50000,
+                          0), ==, 0);
+    sys = sys_real;
+    g_assert_cmpint(do_read(&fixture, block(&fixture, 0), 0, data, 64 * KIB),
+                    ==, 0);
+    g_assert_false(is_all(data, 0, 5));
+    g_assert_true(is_all(data + 5, 0, 50000));
+    g_assert_false(is_all(data + 50005, 0, 100));
+    fixture_close(&fixture);
+    free(data);
+}
+
+static int refusing_io_submit(io_context_t context, long count,
+                              struct iocb **iocbs)
+{
+    return g_random_boolean() ? -EAGAIN : -EINTR;
+}
+
+static int refusing_io_setup(int depth, io_context_t *context)
+{
+    return -EAGAIN;
+}
+
+static int partial_io_submit(io_context_t context, long count,
+                             struct iocb **iocbs)
+{
+    return io_submit(context, 1, iocbs);
+}
+
+static ssize_t short_pwritev2(int fd, const struct iovec *iov, int count,
+                              off_t offset, int flags)
+{
+    struct iovec less = {iov[0].iov_base, MIN(iov[0].iov_len, 512)};
+
+    return pwritev2(fd, &less, 1, offset, flags);
+}
+
+static ssize_t short_preadv2(int fd, const struct iovec *iov, int count,
+                             off_t offset, int flags)
+{
+    struct iovec less = {iov[0].iov_base, MIN(iov[0].iov_len, 512)};
+
+    if (g_random_int_range(0, 4) == 0) {
+        errno = EINTR;
+        return -1;
+    }
+    return preadv2(fd, &less, 1, offset, flags);
+}
+
+static void write_and_compare(const char *where, unsigned queue_flags)
+{
+    uint8_t *data = make_buffer(64 * KIB, 1), *got = make_buffer(64 * KIB, 2);
+    struct fixture fixture;
+
+    fixture_open(&fixture, where, queue_flags);
+    g_assert_cmpint(do_write(&fixture, block(&fixture, 0), 0, got, 64 * KIB,
+                             STORE_CREATE), ==, 0);
+    g_assert_cmpint(do_write(&fixture, block(&fixture, 0), 0, data, 64 * KIB,
+                             0), ==, 0);
+    g_assert_cmpint(do_read(&fixture, block(&fixture, 0), 0, got, 64 * KIB),
+                    ==, 0);
+    g_assert_cmpmem(got, 64 * KIB, data, 64 * KIB);
+    fixture_close(&fixture);
+    free(data);
+    free(got);
+}
+
+static void test_aio_refuses(void)
+{
+    sys.io_submit = refusing_io_submit;
+    write_and_compare("dir:%s", 0);
+    sys.io_submit = partial_io_submit;
+    write_and_compare("dir:%s", 0);
+    sys.io_setup = refusing_io_setup;
+    write_and_compare("dir:%s", 0);
+    sys = sys_real;
+}
+
+static void test_short_transfers(void)
+{
+    sys.pwritev2 = short_pwritev2;
+    sys.preadv2 = short_preadv2;
+    write_and_compare("dir:%s?io=buffered", STORE_QUEUE_MAY_BLOCK);
+    write_and_compare("dir:%s?io=buffered", 0);
+    sys = sys_real;
+}
+
+static int no_direct_openat(int folder_fd, const char *path, int flags,
+                            mode_t mode)
+{
+    if (flags & O_DIRECT) {
+        errno = EINVAL;
+        return -1;
+    }
+    return sys_real.openat(folder_fd, path, flags, mode);
+}
+
+static void test_no_direct(void)
+{
+    g_autofree char *root = harness_make_root();
+    struct store_status status;
+    struct fixture fixture;
+
+    sys.openat = no_direct_openat;
+    g_assert_cmpint(try_open(root, "?io=direct", STORE_OPEN_CREATE,
+                             "O_DIRECT doesn't work"), ==, -EOPNOTSUPP);
+    harness_remove(root);
+    fixture_open(&fixture, "dir:%s?io=auto", 0);
+    g_assert_cmpint(fixture.store->driver->status(fixture.store, &status, NULL),
+                    ==, 0);
+    g_assert_cmpstr(status.io, ==, "buffered (threads)");
+    g_assert_cmpuint(status.total_bytes, >=, status.free_bytes);
+    g_assert_cmpuint(status.total_bytes, >, 0);
+    sys = sys_real;
+    fixture_close(&fixture);
+}
+
+/* --- Locks -------------------------------------------------------------------------------- */
+
+static struct store_owner someone(const char *name)
+{
+    struct store_owner owner = {.pid = getpid()};
+
+    g_strlcpy(owner.owner, name, sizeof(owner.owner));
+    g_strlcpy(owner.host, "testhost", sizeof(owner.host));
+    return owner;
+}
+
+static int lock(struct fixture *fixture, struct store_owner *me,
+                struct store_lock **made, GError **error)
+{
+    return fixture->store->driver->lock(fixture->store, &fixture->layer,
+                                        STORE_LOCK_WRITE, me, made, NULL,
+                                        error);
+}
+
+/* A process that takes the lock and then waits for its end. */
+static pid_t start_holder(struct fixture *fixture)
+{
+    int ready[2];
+    char byte;
+    pid_t pid;
+
+    g_assert_cmpint(pipe(ready), ==, 0);
+    pid = fork();
+    if (pid == 0) {
+        struct store_owner me = someone("holder");
+        struct store_lock *made;
+        struct store *store;
+
+        if (store_open(fixture->location, 0, &store, NULL) < 0 ||
+            store->driver->lock(store, &fixture->layer, STORE_LOCK_WRITE, &me,
+                                &made, NULL, NULL) < 0) {
+            _exit(1);
+        }
+        if (write(ready[1], "x", 1) != 1) {
+            _exit(1);
+        }
+        sleep(60);
+        _exit(1);
+    }
+    close(ready[1]);
+    g_assert_cmpint(read(ready[0], &byte, 1), ==, 1);
+    close(ready[0]);
+    return pid;
+}
+
+static void test_killed_holder(void)
+{
+    struct store_owner me = someone("me"), by;
+    g_autofree char *pid_text = NULL;
+    g_autoptr(GError) error = NULL;
+    struct fixture fixture;
+    struct store_lock *made;
+    bool held;
+    pid_t pid;
+
+    fixture_open(&fixture, pattern(), 0);
+    pid = start_holder(&fixture);
+    pid_text = g_strdup_printf("in use by holder on host testhost, pid %d, "
+                               "since ", (int)pid);
+    g_assert_cmpint(lock(&fixture, &me, &made, &error), ==, -EBUSY);
+    g_assert_true(g_str_has_prefix(error->message, pid_text));
+    g_assert_nonnull(strstr(error->message, "end that process"));
+    g_assert_cmpint(kill(pid, SIGKILL), ==, 0);
+    g_assert_cmpint(waitpid(pid, NULL, 0), ==, pid);
+    g_assert_cmpint(fixture.store->driver->holder(
+                        fixture.store, &fixture.layer, &by, &held, NULL),
+                    ==, 0);
+    g_assert_false(held);
+    g_assert_true(by.open);
+    g_assert_cmpint(by.pid, ==, pid);
+    g_assert_cmpint(lock(&fixture, &me, &made, NULL), ==, 0);
+    g_assert_cmpuint(me.token, >, by.token);
+    made->store->driver->unlock(made);
+    fixture_close(&fixture);
+}
+
+static char *lock_path(struct fixture *fixture)
+{
+    char id[ID128_TEXT_BYTES];
+
+    id128_text(&fixture->layer, id);
+    return g_strdup_printf("%s/maps/%.2s/%s/lock", fixture->root, id, id);
+}
+
+static void spoil(const char *path, off_t offset)
+{
+    int fd = open(path, O_RDWR | O_CLOEXEC);
+
+    g_assert_cmpint(pwrite(fd, "spoiled", 7, offset), ==, 7);
+    close(fd);
+}
+
+static void test_torn_slot(void)
+{
+    g_autofree char *path = NULL;
+    g_autoptr(GError) error = NULL;
+    struct fixture fixture;
+    struct store_lock *made;
+    uint64_t before;
+
+    fixture_open(&fixture, pattern(), 0);
+    path = lock_path(&fixture);
+    for (int round = 0; round < 6; round++) {
+        struct store_owner me = someone("me"), again = someone("again");
+
+        g_assert_cmpint(lock(&fixture, &me, &made, NULL), ==, 0);
+        made->store->driver->unlock(made);
+        before = me.token;
+        /* Whichever it is, a token that was used isn't used again. */
+        spoil(path, round % 2 * 512 + 60);
+        g_assert_cmpint(lock(&fixture, &again, &made, NULL), ==, 0);
+        g_assert_cmpuint(again.token, >, before);
+        made->store->driver->unlock(made);
+    }
+    spoil(path, 60);
+    spoil(path, 572);
+    {
+        struct store_owner me = someone("me");
+
+        g_assert_cmpint(lock(&fixture, &me, &made, &error), ==, -EUCLEAN);
+        g_assert_nonnull(strstr(error->message, "damaged"));
+    }
+    fixture_close(&fixture);
+}
+
+/* Removed between its opening and its locking, by whoever removed the volume. */
+static char *stolen_path;
+
+static int stealing_flock(int fd, int operation)
+{
+    if (stolen_path && g_str_has_suffix(stolen_path, "/lock")) {
+        g_unlink(stolen_path);
+        stolen_path = NULL;
+    }
+    return sys_real.flock(fd, operation);
+}
+
+static void test_removed_lock_file(void)
+{
+    struct store_owner me = someone("me"), other = someone("other");
+    struct store_lock *one, *two;
+    g_autofree char *path = NULL;
+    struct fixture fixture;
+
+    fixture_open(&fixture, pattern(), 0);
+    path = lock_path(&fixture);
+    stolen_path = path;
+    sys.flock = stealing_flock;
+    g_assert_cmpint(lock(&fixture, &me, &one, NULL), ==, 0);
+    sys = sys_real;
+    g_assert_null(stolen_path);
+    g_assert_cmpint(lock(&fixture, &other, &two, NULL), ==, -EBUSY);
+    one->store->driver->unlock(one);
+    fixture_close(&fixture);
+}
+
+/* --- The rest --------------------------------------------------------------------------------- */
+
+static void use_all(const char *where)
+{
+    uint8_t *data = make_buffer(4096, 1);
+    struct store_owner me = someone("me");
+    struct store_lock *made;
+    struct fixture fixture;
+
+    fixture_open(&fixture, where, 0);
+    for (unsigned i = 0; i < 40; i++) {
+        do_write(&fixture, block(&fixture, i * 100), 0, data, 4096,
+                 STORE_CREATE);
+        do_write(&fixture, block(&fixture, i * 50), 1, data, 5, 0);
+        do_op(&fixture, STORE_REMOVE, block(&fixture, i * 300), 0, 0, 0);
+    }
+    g_assert_cmpint(lock(&fixture, &me, &made, NULL), ==, 0);
+    g_assert_cmpint(made->store->driver->exclude_readers(made), ==, 0);
+    made->store->driver->unlock(made);
+    fixture.store->driver->remove_all(fixture.store, STORE_BLOCK,
+                                      &fixture.layer, NULL);
+    fixture.store->driver->remove_all(fixture.store, STORE_PAGE,
+                                      &fixture.layer, NULL);
+    fixture_close(&fixture);
+    free(data);
+}
+
+static void test_descriptors(void)
+{
+    unsigned before = count_fds();
+
+    use_all("dir:%s");
+    use_all("dir:%s?io=buffered&fds=4");
+    g_assert_cmpuint(count_fds(), ==, before);
+}
+
+static void test_bound(void)
+{
+    uint8_t *data = make_buffer(4096, 1);
+    struct fixture fixture;
+    unsigned before;
+
+    fixture_open(&fixture, "dir:%s?fds=8", 0);
+    before = count_fds();
+    for (unsigned i = 0; i < 60; i++) {
+        g_assert_cmpint(do_write(&fixture, block(&fixture, i), 0, data, 4096,
+                                 STORE_CREATE), ==, 0);
+        g_assert_cmpint(do_read(&fixture, block(&fixture, i / 2), 0, data,
+                                4096), ==, 0);
+        g_assert_cmpuint(count_fds(), <=, before + 8);
+    }
+    fixture_close(&fixture);
+    free(data);
+}
+
+/* In a mount namespace of a child: the tests' own stays as it is. */
+static int fill_small_file_system(const char *root, const char *io)
+{
+    g_autofree char *where = g_strdup_printf("dir:%s?io=%s", root, io);
+    struct fixture fixture = {.layer = id128_random()};
+    struct store_record record = {.kind = STORE_NAME, .text = "big"};
+    uint8_t *data = make_buffer(256 * KIB, 1), *got = make_buffer(256 * KIB, 2);
+    unsigned made = 0;
+    int result = 0;
+
+    g_assert_cmpint(mount("tmpfs", root, "tmpfs", 0, "size=4m"), ==, 0);
+    g_assert_cmpint(store_open(where, STORE_OPEN_CREATE, &fixture.store, NULL),
+                    ==, 0);
+    g_assert_cmpint(store_queue_open(fixture.store, 0, &fixture.queue, NULL),
+                    ==, 0);
+    while (result == 0 && made < 100) {
+        result = do_write(&fixture, block(&fixture, made), 0, data, 256 * KIB,
+                          STORE_CREATE);
+        made += result == 0;
+    }
+    g_assert_cmpint(result, ==, -ENOSPC);
+    g_assert_cmpuint(made, >=, 8);
+    g_assert_cmpint(do_op(&fixture, STORE_ZERO, block(&fixture, 0), 0,
+                          4 * KIB * KIB, 0), ==, -ENOSPC);
+    g_assert_cmpint(fixture.store->driver->put(fixture.store, &record, data,
+                                               65536, false, NULL),
+                    ==, -ENOSPC);
+    /* What was there is there, and after a removal there is room. */
+    g_assert_cmpint(do_read(&fixture, block(&fixture, made - 1), 0, got,
+                            256 * KIB), ==, 0);
+    g_assert_cmpmem(got, 256 * KIB, data, 256 * KIB);
+    g_assert_cmpint(do_op(&fixture, STORE_REMOVE, block(&fixture, made), 0, 0,
+                          0), ==, 0);
+    g_assert_cmpint(do_op(&fixture, STORE_REMOVE, block(&fixture, 0), 0, 0, 0),
+                    ==, 0);
+    g_assert_cmpint(do_write(&fixture, block(&fixture, 200), 0, data, 64 * KIB,
+                             STORE_CREATE), ==, 0);
+    store_queue_close(fixture.queue);
+    store_close(fixture.store);
+    free(data);
+    free(got);
+    return umount(root);
+}
+
+static void test_full(void)
+{
+    g_autofree char *root = NULL;
+    int status;
+    pid_t pid;
+
+    if (geteuid() != 0) {
+        g_test_skip("mounting a small file system needs root");
+        return;
+    }
+    root = harness_make_root();
+    pid = fork();
+    if (pid == 0) {
+        if (unshare(CLONE_NEWNS) < 0 ||
+            mount("none", "/", NULL, MS_REC | MS_PRIVATE, NULL) < 0) {
+            _exit(77);
+        }
+        _exit(fill_small_file_system(root, "buffered") == 0 &&
+              fill_small_file_system(root, "auto") == 0 ? 0 : 1);
+    }
+    g_assert_cmpint(waitpid(pid, &status, 0), ==, pid);
+    harness_remove(root);
+    if (WIFEXITED(status) && WEXITSTATUS(status) == 77) {
+        g_test_skip("no mount namespace of our own to be had here");
+        return;
+    }
+    g_assert_true(WIFEXITED(status));
+    g_assert_cmpint(WEXITSTATUS(status), ==, 0);
+}
+
+int main(int argc, char **argv)
+{
+    g_test_init(&argc, &argv, NULL);
+    g_test_add_func("/dir/open/missing", test_open_missing);
+    g_test_add_func("/dir/open/foreign", test_open_foreign);
+    g_test_add_func("/dir/open/half-made", test_open_half_made);
+    g_test_add_func("/dir/open/options", test_open_options);
+    g_test_add_func("/dir/open/locations", test_locations);
+    g_test_add_func("/dir/open/format-file", test_format_file);
+    g_test_add_func("/dir/open/create-race", test_create_race);
+    g_test_add_func("/dir/names/bad", test_bad_names);
+    g_test_add_func("/dir/names/links", test_links);
+    g_test_add_func("/dir/names/links-without-openat2",
+                    test_links_without_openat2);
+    g_test_add_func("/dir/names/record-link", test_record_link);
+    g_test_add_func("/dir/names/temporaries", test_temporaries);
+    g_test_add_func("/dir/fail/sync", test_sync_fails);
+    g_test_add_func("/dir/fail/eviction-sync", test_eviction_sync_fails);
+    g_test_add_func("/dir/fail/folder-sync", test_folder_sync_fails);
+    g_test_add_func("/dir/fail/records", test_records_fail);
+    g_test_add_func("/dir/fail/no-fallocate", test_no_fallocate);
+    g_test_add_func("/dir/fail/aio-refuses", test_aio_refuses);
+    g_test_add_func("/dir/fail/short-transfers", test_short_transfers);
+    g_test_add_func("/dir/fail/no-direct", test_no_direct);
+    g_test_add_func("/dir/sync-is-lazy", test_sync_is_lazy);
+    g_test_add_func("/dir/locks/killed-holder", test_killed_holder);
+    g_test_add_func("/dir/locks/torn-slot", test_torn_slot);
+    g_test_add_func("/dir/locks/removed-file", test_removed_lock_file);
+    g_test_add_func("/dir/descriptors", test_descriptors);
+    g_test_add_func("/dir/bound", test_bound);
+    g_test_add_func("/dir/full", test_full);
+    return g_test_run();
+}
