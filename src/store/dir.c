@@ -179,6 +179,11 @@ static int find_store(struct dir_store *dir, const char *path, unsigned flags,
         return error_set_errno(error, -empty, "cannot read %s", path);
     }
     if (!empty) {
+        /* Perhaps made by another process since we looked. */
+        result = read_format(dir, path, error);
+        if (result != -ENOENT) {
+            return result;
+        }
         return error_set(error, EINVAL,
                          "not an Archipelago store: %s has other things in it "
                          "and no " DIR_FORMAT_NAME "; name a store or an empty "
