@@ -187,13 +187,16 @@ static int open_flags(const struct dir_store *dir)
     return O_RDWR | (dir->direct ? O_DIRECT : 0);
 }
 
+/* Without blocking only what is plain to see is an answer; older kernels don't
+ * even know how to say that it isn't. */
 static int open_fd(struct dir_store *dir, const char *path, int flags,
                    bool may_block)
 {
     int fd;
 
     if (!may_block) {
-        return dir_open_cached(dir, path, flags);
+        fd = dir_open_cached(dir, path, flags);
+        return fd < 0 && fd != -ENOENT ? -EAGAIN : fd;
     }
     fd = dir_open(dir, path, flags);
     if (fd == -EMFILE || fd == -ENFILE) {
@@ -219,7 +222,7 @@ static int open_file(struct dir_store *dir, const struct store_object *name,
                      may_block);
     }
     if (fd < 0) {
-        return fd == -EMFILE && !may_block ? -EAGAIN : fd;
+        return fd;
     }
     *file = g_new0(struct dir_file, 1);
     (*file)->name = *name;

@@ -5,7 +5,8 @@
  *
  * Options:
  *   io=auto|direct|buffered   how data goes to the disk; auto finds out
- *   fds=N                     open files kept, 4 to 65536
+ *   fds=N                     open files kept, 4 to 65536; by default 4096
+ *                             or half of what the process may have
  *   threads=N                 for what may block, 1 to 256
  */
 #include "store/dir-internal.h"
@@ -25,7 +26,7 @@
 #include <sys/resource.h>
 #include <sys/statvfs.h>
 
-#define FDS_DEFAULT 512
+#define FDS_DEFAULT 4096
 #define THREADS_DEFAULT 16
 
 static const char *const store_folders[] = {"names", "intents", "maps",

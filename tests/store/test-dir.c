@@ -309,6 +309,36 @@ static void test_links_without_openat2(void)
     sys = sys_real;
 }
 
+static int old_openat2(int folder_fd, const char *path, struct open_how *how,
+                       size_t how_bytes)
+{
+    if (how->resolve & RESOLVE_CACHED) {
+        errno = EINVAL;
+        return -1;
+    }
+    return sys_real.openat2(folder_fd, path, how, how_bytes);
+}
+
+/* A kernel that has openat2() but not RESOLVE_CACHED. */
+static void test_old_openat2(void)
+{
+    uint8_t *data = make_buffer(4096, 1);
+    struct fixture fixture;
+
+    sys.openat2 = old_openat2;
+    fixture_open(&fixture, pattern(), 0);
+    g_assert_cmpint(do_write(&fixture, block(&fixture, 0), 0, data, 4096,
+                             STORE_CREATE), ==, 0);
+    fixture_reopen(&fixture);
+    g_assert_cmpint(do_read(&fixture, block(&fixture, 0), 0, data, 4096), ==,
+                    0);
+    g_assert_cmpint(do_read(&fixture, block(&fixture, 1), 0, data, 4096), ==,
+                    -ENOENT);
+    sys = sys_real;
+    fixture_close(&fixture);
+    free(data);
+}
+
 static void test_record_link(void)
 {
     struct store_record record = {.kind = STORE_NAME, .text = "trap"};
@@ -978,6 +1008,7 @@ int main(int argc, char **argv)
     g_test_add_func("/dir/names/links", test_links);
     g_test_add_func("/dir/names/links-without-openat2",
                     test_links_without_openat2);
+    g_test_add_func("/dir/names/old-openat2", test_old_openat2);
     g_test_add_func("/dir/names/record-link", test_record_link);
     g_test_add_func("/dir/names/temporaries", test_temporaries);
     g_test_add_func("/dir/fail/sync", test_sync_fails);
