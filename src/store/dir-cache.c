@@ -19,7 +19,7 @@
 #include <errno.h>
 #include <fcntl.h>
 
-/* --- The table and the ring of the idle --------------------------------------- */
+/* --- The table and the ring of the idle ----------------------------------- */
 
 static struct dir_bucket *bucket_of(struct dir_cache *cache,
                                     const struct store_object *name)
@@ -111,7 +111,7 @@ static void insert_locked(struct dir_cache *cache, struct dir_file *file)
     cache->count++;
 }
 
-/* --- Making room ------------------------------------------------------------------ */
+/* --- Making room ---------------------------------------------------------- */
 
 /* Sync an idle file, which drops the lock meanwhile. */
 static void sync_idle_locked(struct dir_store *dir, struct dir_file *file,
@@ -180,7 +180,7 @@ static void close_idle(struct dir_store *dir)
     free_all(unused);
 }
 
-/* --- Opening ----------------------------------------------------------------------- */
+/* --- Opening -------------------------------------------------------------- */
 
 static int open_flags(const struct dir_store *dir)
 {
@@ -335,7 +335,7 @@ void dir_file_put(struct dir_store *dir, struct dir_file *file, bool changed)
     }
 }
 
-/* --- Creating and removing ------------------------------------------------------------ */
+/* --- Creating and removing ------------------------------------------------ */
 
 /* Forget what an earlier life left: file, failure. */
 static void forget_locked(struct dir_store *dir,
@@ -455,7 +455,7 @@ void dir_files_removed(struct dir_store *dir, enum store_kind kind,
     free_all(unused);
 }
 
-/* --- Failures -------------------------------------------------------------------------- */
+/* --- Failures ------------------------------------------------------------- */
 
 int dir_file_failure(struct dir_store *dir, const struct store_object *name)
 {
@@ -488,7 +488,7 @@ int dir_files_failure(struct dir_store *dir, enum store_kind kind,
     return result;
 }
 
-/* --- Beginning and end ------------------------------------------------------------------ */
+/* --- Beginning and end ---------------------------------------------------- */
 
 void dir_cache_init(struct dir_store *dir, unsigned limit)
 {

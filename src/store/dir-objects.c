@@ -18,7 +18,7 @@
 
 #define ZERO_CHUNK_BYTES (UINT64_C(1) << 18)
 
-/* --- Buffers ------------------------------------------------------------------- */
+/* --- Buffers -------------------------------------------------------------- */
 
 bool dir_is_aligned(const struct dir_store *dir,
                     const struct store_request *request)
@@ -71,7 +71,7 @@ void dir_fill_zeroes(struct store_request *request, uint64_t from_bytes)
     }
 }
 
-/* --- Reading and writing ------------------------------------------------------------ */
+/* --- Reading and writing -------------------------------------------------- */
 
 static ssize_t call_once(int fd, const struct store_request *request,
                          const struct iovec *iov, int count,
@@ -173,7 +173,7 @@ static int do_read(struct dir_store *dir, struct store_request *request)
     return result;
 }
 
-/* --- What changes objects ------------------------------------------------------------ */
+/* --- What changes objects ------------------------------------------------- */
 
 static int call_fallocate(struct dir_file *file, int mode,
                           const struct store_request *request)
@@ -342,7 +342,7 @@ static int do_remove(struct dir_store *dir, struct store_request *request)
     return 0;
 }
 
-/* --- Extents --------------------------------------------------------------------------- */
+/* --- Extents -------------------------------------------------------------- */
 
 /* Where the next data or hole begins, at most `end`. */
 static int64_t seek(int fd, uint64_t at, uint64_t end, int whence)
@@ -383,7 +383,7 @@ static int do_extent(struct dir_store *dir, struct store_request *request)
     return result;
 }
 
-/* --- All of them ------------------------------------------------------------------------- */
+/* --- All of them ---------------------------------------------------------- */
 
 int dir_execute(struct dir_store *dir, struct store_request *request)
 {

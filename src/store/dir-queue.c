@@ -66,10 +66,11 @@ struct dir_queue {
     struct request_list finished;
 };
 
-static_assert(sizeof(struct iocb) <= sizeof(((struct store_request *)0)->driver),
+static_assert(sizeof(struct iocb) <=
+                  sizeof(((struct store_request *)0)->driver),
               "an iocb fits into a request");
 
-/* --- Lists -------------------------------------------------------------------- */
+/* --- Lists ---------------------------------------------------------------- */
 
 static void list_init(struct request_list *list)
 {
@@ -111,7 +112,7 @@ static void list_move(struct request_list *to, struct request_list *from)
     }
 }
 
-/* --- Completing ------------------------------------------------------------------ */
+/* --- Completing ----------------------------------------------------------- */
 
 static void raise_event(struct dir_queue *queue)
 {
@@ -152,7 +153,7 @@ static void to_pool(struct dir_queue *queue, struct store_request *request,
     dir_pool_push(queue->dir, request);
 }
 
-/* --- libaio ------------------------------------------------------------------------ */
+/* --- libaio --------------------------------------------------------------- */
 
 static struct iocb *iocb_of(struct store_request *request)
 {
@@ -285,7 +286,7 @@ static void reap(struct dir_queue *queue)
     }
 }
 
-/* --- Starting a request ---------------------------------------------------------------- */
+/* --- Starting a request --------------------------------------------------- */
 
 static bool is_transfer(const struct store_request *request)
 {
@@ -380,13 +381,14 @@ static void start(struct dir_queue *queue, struct store_request *request)
                !queue->dir->direct) {
         start_buffered_read(queue, request);
     } else if (request->op == STORE_SYNC && is_synced(queue, request)) {
-        complete(queue, request, dir_file_failure(queue->dir, &request->object));
+        complete(queue, request,
+                 dir_file_failure(queue->dir, &request->object));
     } else {
         to_pool(queue, request, NULL, 0);
     }
 }
 
-/* --- The driver's calls ------------------------------------------------------------------- */
+/* --- The driver's calls --------------------------------------------------- */
 
 void dir_queue_submit(struct store_queue *base, struct store_request *request)
 {

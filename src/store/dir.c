@@ -32,7 +32,7 @@
 static const char *const store_folders[] = {"names", "intents", "maps",
                                             "blocks"};
 
-/* --- Is it a store? --------------------------------------------------------------- */
+/* --- Is it a store? ------------------------------------------------------- */
 
 static int check_format(const char *path, GBytes *value, GError **error)
 {
@@ -198,7 +198,7 @@ static int find_store(struct dir_store *dir, const char *path, unsigned flags,
     return create_store(dir, path, error);
 }
 
-/* --- How to do I/O -------------------------------------------------------------------- */
+/* --- How to do I/O -------------------------------------------------------- */
 
 struct alignment {
     uint32_t offset_bytes, memory_bytes;
@@ -211,7 +211,8 @@ static bool try_alignment(int fd, const struct alignment *alignment)
     struct iovec iov = {NULL, bytes};
     bool works;
 
-    if (posix_memalign(&iov.iov_base, MAX(alignment->memory_bytes, 64), bytes)) {
+    if (posix_memalign(&iov.iov_base, MAX(alignment->memory_bytes, 64),
+                       bytes)) {
         return false;
     }
     memset(iov.iov_base, 0x5a, bytes);
@@ -319,7 +320,7 @@ static int choose_io(struct dir_store *dir, const char *path,
                                    "in %s; io=buffered would", path);
 }
 
-/* --- Opening and closing ----------------------------------------------------------------- */
+/* --- Opening and closing -------------------------------------------------- */
 
 static uint64_t default_fds(void)
 {
@@ -441,7 +442,8 @@ static int dir_status(struct store *store, struct store_status *status,
         .total_bytes = (uint64_t)space.f_blocks * space.f_frsize,
         .free_bytes = (uint64_t)space.f_bavail * space.f_frsize,
     };
-    g_strlcpy(status->io, dir->direct ? "direct (libaio)" : "buffered (threads)",
+    g_strlcpy(status->io,
+              dir->direct ? "direct (libaio)" : "buffered (threads)",
               sizeof(status->io));
     return 0;
 }

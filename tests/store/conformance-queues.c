@@ -110,7 +110,7 @@ static void test_many_in_flight(struct fixture *fixture)
     free(got);
 }
 
-/* --- Several threads -------------------------------------------------------------- */
+/* --- Several threads ------------------------------------------------------ */
 
 struct worker {
     struct store *store;
@@ -170,7 +170,7 @@ static void test_threads(struct fixture *fixture)
     }
 }
 
-/* --- Completions -------------------------------------------------------------------- */
+/* --- Completions ---------------------------------------------------------- */
 
 static bool is_readable(struct store_queue *queue, int timeout_ms)
 {
