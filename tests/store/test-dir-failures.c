@@ -345,6 +345,16 @@ static int partial_io_submit(io_context_t context, long count,
     return io_submit(context, 1, iocbs);
 }
 
+/* As if the disk had stopped in the middle. */
+static int shortening_io_submit(io_context_t context, long count,
+                                struct iocb **iocbs)
+{
+    for (long i = 0; i < count; i++) {
+        iocbs[i]->u.c.nbytes = 4096;
+    }
+    return io_submit(context, count, iocbs);
+}
+
 static ssize_t short_pwritev2(int fd, const struct iovec *iov, int count,
                               off_t offset, int flags)
 {
@@ -388,6 +398,8 @@ static void test_aio_refuses(void)
     sys.io_submit = refusing_io_submit;
     write_and_compare("dir:%s", 0);
     sys.io_submit = partial_io_submit;
+    write_and_compare("dir:%s", 0);
+    sys.io_submit = shortening_io_submit;
     write_and_compare("dir:%s", 0);
     sys.io_setup = refusing_io_setup;
     write_and_compare("dir:%s", 0);

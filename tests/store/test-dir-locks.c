@@ -212,13 +212,15 @@ static void test_torn_token(void)
     fixture_close(&fixture);
 }
 
-/* Removed between its opening and its locking, with the volume. */
+/* Another file has the name, between its opening and its locking: the volume
+ * was removed and made again. */
 static char *stolen_path;
 
 static int stealing_flock(int fd, int operation)
 {
     if (stolen_path && g_str_has_suffix(stolen_path, "/lock")) {
         g_unlink(stolen_path);
+        g_file_set_contents(stolen_path, "", 0, NULL);
         stolen_path = NULL;
     }
     return sys_real.flock(fd, operation);
