@@ -24,7 +24,7 @@
 #include <fcntl.h>
 #include <sys/stat.h>
 
-/* --- The table and the ring of the idle --------------------------------------- */
+/* --- The table and the ring of the idle ----------------------------------- */
 
 static struct dir_bucket *bucket_of(struct dir_cache *cache,
                                     const struct store_object *name)
@@ -144,7 +144,7 @@ static struct dir_file *find_current_locked(struct dir_cache *cache,
     return file;
 }
 
-/* --- Making room ------------------------------------------------------------------ */
+/* --- Making room ---------------------------------------------------------- */
 
 /* Sync an idle file, which drops the lock meanwhile. */
 static void sync_idle_locked(struct dir_store *dir, struct dir_file *file,
@@ -213,20 +213,23 @@ static void close_idle(struct dir_store *dir)
     free_all(unused);
 }
 
-/* --- Opening ----------------------------------------------------------------------- */
+/* --- Opening -------------------------------------------------------------- */
 
 static int open_flags(const struct dir_store *dir)
 {
     return O_RDWR | (dir->direct ? O_DIRECT : 0);
 }
 
+/* Without blocking only what is plain to see is an answer; older kernels don't
+ * even know how to say that it isn't. */
 static int open_fd(struct dir_store *dir, const char *path, int flags,
                    bool may_block)
 {
     int fd;
 
     if (!may_block) {
-        return dir_open_cached(dir, path, flags);
+        fd = dir_open_cached(dir, path, flags);
+        return fd < 0 && fd != -ENOENT ? -EAGAIN : fd;
     }
     fd = dir_open(dir, path, flags);
     if (fd == -EMFILE || fd == -ENFILE) {
@@ -252,7 +255,7 @@ static int open_file(struct dir_store *dir, const struct store_object *name,
                      may_block);
     }
     if (fd < 0) {
-        return fd == -EMFILE && !may_block ? -EAGAIN : fd;
+        return fd;
     }
     *file = g_new0(struct dir_file, 1);
     (*file)->name = *name;
@@ -366,7 +369,7 @@ void dir_file_put(struct dir_store *dir, struct dir_file *file, bool changed)
     }
 }
 
-/* --- Creating and removing ------------------------------------------------------------ */
+/* --- Creating and removing ------------------------------------------------ */
 
 /* Forget what an earlier life left: file, failure. */
 static void forget_locked(struct dir_store *dir,
@@ -486,7 +489,7 @@ void dir_files_removed(struct dir_store *dir, enum store_kind kind,
     free_all(unused);
 }
 
-/* --- Failures -------------------------------------------------------------------------- */
+/* --- Failures ------------------------------------------------------------- */
 
 int dir_file_failure(struct dir_store *dir, const struct store_object *name)
 {
@@ -519,7 +522,7 @@ int dir_files_failure(struct dir_store *dir, enum store_kind kind,
     return result;
 }
 
-/* --- Beginning and end ------------------------------------------------------------------ */
+/* --- Beginning and end ---------------------------------------------------- */
 
 void dir_cache_init(struct dir_store *dir, unsigned limit)
 {

@@ -15,7 +15,7 @@
 #include <assert.h>
 #include <libaio.h>
 
-/* --- dir-sync.c: what isn't durable yet --------------------------------------- */
+/* --- dir-sync.c: what isn't durable yet ----------------------------------- */
 
 /*
  * Changes to one file or folder, and how far they are durable.  Syncs of the
@@ -55,7 +55,7 @@ void dir_file_changed(struct dir_store *dir, struct dir_file *file);
 int dir_file_sync(struct dir_store *dir, struct dir_file *file);
 bool dir_file_is_clean(struct dir_store *dir, struct dir_file *file);
 
-/* --- dir-cache.c: open files ---------------------------------------------------- */
+/* --- dir-cache.c: open files ---------------------------------------------- */
 
 /* An open object.  `fd` and `name` don't change; the rest is under
  * dir_store.lock.  Only a file without users is on the list of the idle. */
@@ -119,7 +119,7 @@ int dir_file_failure(struct dir_store *dir, const struct store_object *name);
 int dir_files_failure(struct dir_store *dir, enum store_kind kind,
                       const struct id128 *id);
 
-/* --- dir-path.c: names on disk --------------------------------------------------- */
+/* --- dir-path.c: names on disk -------------------------------------------- */
 
 #define DIR_PATH_BYTES 160
 
@@ -144,7 +144,7 @@ int dir_unlink(struct dir_store *dir, const char *path);
 /* Make the folders above `path`; what is made isn't durable yet. */
 int dir_make_parents(struct dir_store *dir, const char *path);
 
-/* --- dir-objects.c: carrying out a request in this thread ----------------------------- */
+/* --- dir-objects.c: carrying out a request in this thread ----------------- */
 
 /* Everything, waiting as long as it takes; returns the result. */
 int dir_execute(struct dir_store *dir, struct store_request *request);
@@ -157,7 +157,7 @@ void dir_fill_zeroes(struct store_request *request, uint64_t from_bytes);
 bool dir_is_aligned(const struct dir_store *dir,
                     const struct store_request *request);
 
-/* --- dir-threads.c: requests that may block -------------------------------------------- */
+/* --- dir-threads.c: requests that may block ------------------------------- */
 
 struct dir_pool {
     GMutex lock;                /* guards all below */
@@ -173,7 +173,7 @@ void dir_pool_clear(struct dir_pool *pool);
 /* The request's dir_pooled must be set; it ends in dir_queue_finished(). */
 void dir_pool_push(struct dir_store *dir, struct store_request *request);
 
-/* --- dir-queue.c: queues, libaio -------------------------------------------------------- */
+/* --- dir-queue.c: queues, libaio ------------------------------------------ */
 
 struct dir_queue;
 
@@ -204,7 +204,7 @@ void dir_queue_submit(struct store_queue *queue,
 void dir_queue_kick(struct store_queue *queue);
 int dir_queue_poll(struct store_queue *queue);
 
-/* --- dir-records.c ------------------------------------------------------------------------ */
+/* --- dir-records.c -------------------------------------------------------- */
 
 int dir_get(struct store *store, const struct store_record *record,
             GBytes **value, GError **error);
@@ -224,7 +224,7 @@ int dir_get_file(struct dir_store *dir, const char *path, size_t bytes_max,
 /* Remove what puts left that died in the folder. */
 void dir_clean_temporaries(struct dir_store *dir, const char *path);
 
-/* --- dir-sets.c: all objects of an id --------------------------------------------------------- */
+/* --- dir-sets.c: all objects of an id ------------------------------------- */
 
 int dir_list_objects(struct store *store, enum store_kind kind,
                      const struct id128 *id,
@@ -238,7 +238,7 @@ int dir_sync_all(struct store *store, enum store_kind kind,
 int dir_remove_all(struct store *store, enum store_kind kind,
                    const struct id128 *id, GError **error);
 
-/* --- dir-lock.c -------------------------------------------------------------------------------- */
+/* --- dir-lock.c ----------------------------------------------------------- */
 
 int dir_lock(struct store *store, const struct id128 *id,
              enum store_lock_mode mode, struct store_owner *me,
@@ -250,7 +250,7 @@ int dir_holder(struct store *store, const struct id128 *id,
 int dir_exclude_readers(struct store_lock *lock);
 void dir_admit_readers(struct store_lock *lock);
 
-/* --- dir.c: the store ----------------------------------------------------------------------------- */
+/* --- dir.c: the store ----------------------------------------------------- */
 
 struct dir_store {
     /* Fixed once open. */

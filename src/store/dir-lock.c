@@ -42,7 +42,7 @@ struct lock_record {
     int torn_count;
 };
 
-/* --- Slots ------------------------------------------------------------------------ */
+/* --- Slots ---------------------------------------------------------------- */
 
 static void encode(const struct store_owner *owner, struct dir_lock_slot *slot)
 {
@@ -137,7 +137,7 @@ static int write_slot(struct dir_lock *lock)
     return sys.fdatasync(lock->fd) < 0 ? -errno : 0;
 }
 
-/* --- Files ---------------------------------------------------------------------------- */
+/* --- Files ---------------------------------------------------------------- */
 
 static void lock_path(const struct id128 *id, const char *leaf,
                       char path[DIR_PATH_BYTES])
@@ -239,7 +239,7 @@ static int take_file(struct dir_store *dir, const char *path, int operation,
     return -EAGAIN;
 }
 
-/* --- Writers ------------------------------------------------------------------------------ */
+/* --- Writers -------------------------------------------------------------- */
 
 static int refuse(struct store *store, int fd, struct store_owner *holder,
                   GError **error)
@@ -320,7 +320,7 @@ static int lock_write(struct store *store, struct dir_lock *lock,
                            dir_path_of(store), path);
 }
 
-/* --- Readers ------------------------------------------------------------------------------- */
+/* --- Readers -------------------------------------------------------------- */
 
 static int lock_read(struct store *store, struct dir_lock *lock, GError **error)
 {
@@ -386,7 +386,7 @@ void dir_admit_readers(struct store_lock *base)
     }
 }
 
-/* --- The driver's calls ------------------------------------------------------------------------ */
+/* --- The driver's calls --------------------------------------------------- */
 
 int dir_lock(struct store *store, const struct id128 *id,
              enum store_lock_mode mode, struct store_owner *me,

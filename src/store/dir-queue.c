@@ -29,6 +29,10 @@
 #include <unistd.h>
 
 #define AIO_DEPTH 256
+/* The kernel holds back what one io_submit() brings until it has seen all of
+ * it: with sixteen at once the disk idles meanwhile.  Random reads of 4 KiB at
+ * depth 16 reached 44k a second in whole batches, 56k in fours, 49k singly. */
+#define AIO_SUBMIT_MAX 4u
 #define AIO_RING_MAGIC 0xa10a10a1u
 
 /* What io_context_t points to. */
@@ -66,10 +70,11 @@ struct dir_queue {
     struct request_list finished;
 };
 
-static_assert(sizeof(struct iocb) <= sizeof(((struct store_request *)0)->driver),
+static_assert(sizeof(struct iocb) <=
+                  sizeof(((struct store_request *)0)->driver),
               "an iocb fits into a request");
 
-/* --- Lists -------------------------------------------------------------------- */
+/* --- Lists ---------------------------------------------------------------- */
 
 static void list_init(struct request_list *list)
 {
@@ -111,7 +116,7 @@ static void list_move(struct request_list *to, struct request_list *from)
     }
 }
 
-/* --- Completing ------------------------------------------------------------------ */
+/* --- Completing ----------------------------------------------------------- */
 
 static void raise_event(struct dir_queue *queue)
 {
@@ -152,7 +157,7 @@ static void to_pool(struct dir_queue *queue, struct store_request *request,
     dir_pool_push(queue->dir, request);
 }
 
-/* --- libaio ------------------------------------------------------------------------ */
+/* --- libaio --------------------------------------------------------------- */
 
 static struct iocb *iocb_of(struct store_request *request)
 {
@@ -193,8 +198,8 @@ static void submit_batch(struct dir_queue *queue)
     unsigned at = 0;
 
     while (at < queue->batch_count) {
-        int taken = sys.io_submit(queue->aio, queue->batch_count - at,
-                                  queue->batch + at);
+        unsigned count = MIN(queue->batch_count - at, AIO_SUBMIT_MAX);
+        int taken = sys.io_submit(queue->aio, count, queue->batch + at);
 
         if (taken > 0) {
             at += (unsigned)taken;
@@ -285,7 +290,7 @@ static void reap(struct dir_queue *queue)
     }
 }
 
-/* --- Starting a request ---------------------------------------------------------------- */
+/* --- Starting a request --------------------------------------------------- */
 
 static bool is_transfer(const struct store_request *request)
 {
@@ -380,13 +385,14 @@ static void start(struct dir_queue *queue, struct store_request *request)
                !queue->dir->direct) {
         start_buffered_read(queue, request);
     } else if (request->op == STORE_SYNC && is_synced(queue, request)) {
-        complete(queue, request, dir_file_failure(queue->dir, &request->object));
+        complete(queue, request,
+                 dir_file_failure(queue->dir, &request->object));
     } else {
         to_pool(queue, request, NULL, 0);
     }
 }
 
-/* --- The driver's calls ------------------------------------------------------------------- */
+/* --- The driver's calls --------------------------------------------------- */
 
 void dir_queue_submit(struct store_queue *base, struct store_request *request)
 {

@@ -20,7 +20,7 @@
 #include <string.h>
 #include <sys/file.h>
 
-/* --- Names ---------------------------------------------------------------------- */
+/* --- Names ---------------------------------------------------------------- */
 
 /* The rule of archip_name_check(), again: what gets here becomes a path. */
 static bool name_is_safe(const char *name)
@@ -57,7 +57,7 @@ static int record_path(const struct store_record *record,
     g_assert_not_reached();
 }
 
-/* --- Reading ---------------------------------------------------------------------- */
+/* --- Reading -------------------------------------------------------------- */
 
 static int read_all(int fd, uint8_t *buffer, size_t bytes)
 {
@@ -120,7 +120,7 @@ int dir_get(struct store *store, const struct store_record *record,
                       : 0;
 }
 
-/* --- Writing ------------------------------------------------------------------------ */
+/* --- Writing -------------------------------------------------------------- */
 
 static int write_all(int fd, const uint8_t *value, size_t bytes)
 {
@@ -269,7 +269,7 @@ int dir_put(struct store *store, const struct store_record *record,
                       : 0;
 }
 
-/* --- Removing ------------------------------------------------------------------------- */
+/* --- Removing ------------------------------------------------------------- */
 
 static int drop_file(struct dir_store *dir, const char *path)
 {
@@ -337,7 +337,7 @@ void dir_clean_temporaries(struct dir_store *dir, const char *path)
     closedir(folder);
 }
 
-/* --- Listing ------------------------------------------------------------------------------ */
+/* --- Listing -------------------------------------------------------------- */
 
 /* Names in a folder; temporary ones that a crash left are removed. */
 static int add_names(struct dir_store *dir, const char *path, GPtrArray *names)

@@ -11,7 +11,7 @@
 #include <fcntl.h>
 #include <string.h>
 
-/* --- Walking folders ---------------------------------------------------------------- */
+/* --- Walking folders ------------------------------------------------------ */
 
 /* Call `each` for every name in the folder `name` of `at_fd`.  0 when there is
  * no such folder. */
@@ -47,7 +47,7 @@ static int walk(int at_fd, const char *name,
     return result;
 }
 
-/* --- Listing ---------------------------------------------------------------------------- */
+/* --- Listing -------------------------------------------------------------- */
 
 struct listing {
     enum store_kind kind;
@@ -152,7 +152,8 @@ int dir_allocated(struct store *store, const struct store_object *object,
         return error_set_errno(error, -fd, "%s/%s", dir_path_of(store), path);
     }
     if (sys.fstat(fd, &status) < 0) {
-        result = error_set_errno(error, errno, "%s/%s", dir_path_of(store), path);
+        result = error_set_errno(error, errno, "%s/%s", dir_path_of(store),
+                                 path);
     } else {
         *bytes = (uint64_t)status.st_blocks * 512;
     }
@@ -160,7 +161,7 @@ int dir_allocated(struct store *store, const struct store_object *object,
     return result;
 }
 
-/* --- Syncing -------------------------------------------------------------------------------- */
+/* --- Syncing -------------------------------------------------------------- */
 
 /* A fresh descriptor: it learns of write-back that failed and wasn't told to
  * anybody yet, such as that of a process that died. */
@@ -194,7 +195,7 @@ int dir_sync_all(struct store *store, enum store_kind kind,
                       : 0;
 }
 
-/* --- Removing -------------------------------------------------------------------------------- */
+/* --- Removing ------------------------------------------------------------- */
 
 /* A file, or a folder with all in it; links are removed, not followed. */
 static int remove_entry(int folder_fd, const char *name, void *opaque)

@@ -61,7 +61,7 @@ struct verdict {
     unsigned delay_ms;
 };
 
-/* --- Rules ------------------------------------------------------------------------- */
+/* --- Rules ---------------------------------------------------------------- */
 
 static const char *const op_names[] = {
     [FAULT_READ] = "read",
@@ -231,7 +231,7 @@ static struct verdict judge(struct store *store, enum fault_op op)
     return verdict;
 }
 
-/* --- For tests ---------------------------------------------------------------------- */
+/* --- For tests ------------------------------------------------------------ */
 
 static struct fault_state *state_of(struct store *store)
 {
@@ -288,7 +288,7 @@ struct store *fault_inner(struct store *store)
     return state_of(store)->inner;
 }
 
-/* --- Opening --------------------------------------------------------------------------- */
+/* --- Opening -------------------------------------------------------------- */
 
 static void state_free(struct fault_state *state)
 {
@@ -342,7 +342,7 @@ static int fault_status(struct store *store, struct store_status *status,
     return inner->driver->status(inner, status, error);
 }
 
-/* --- Queues ------------------------------------------------------------------------------ */
+/* --- Queues --------------------------------------------------------------- */
 
 static int watch(int epoll_fd, int fd)
 {
@@ -519,7 +519,7 @@ static int fault_poll(struct store_queue *base)
     return count + store_poll(queue->inner);
 }
 
-/* --- Blocking calls -------------------------------------------------------------------------- */
+/* --- Blocking calls ------------------------------------------------------- */
 
 static int failure_text(enum fault_op op, int failure, GError **error)
 {
@@ -622,7 +622,7 @@ static int fault_holder(struct store *store, const struct id128 *id,
     WRAP(FAULT_HOLDER, holder, id, holder, held);
 }
 
-/* --- Locks ---------------------------------------------------------------------------------- */
+/* --- Locks ---------------------------------------------------------------- */
 
 static int fault_lock(struct store *store, const struct id128 *id,
                       enum store_lock_mode mode, struct store_owner *me,

@@ -102,7 +102,7 @@ static void test_large(struct fixture *fixture)
     free(data);
 }
 
-/* --- Listing ------------------------------------------------------------------------ */
+/* --- Listing -------------------------------------------------------------- */
 
 static int note_name(const struct store_record *record, void *opaque)
 {
@@ -181,7 +181,7 @@ static void test_list_ids(struct fixture *fixture)
     lock->store->driver->unlock(lock);
 }
 
-/* --- At the same time --------------------------------------------------------------------- */
+/* --- At the same time ----------------------------------------------------- */
 
 struct racer {
     struct fixture *fixture;

@@ -12,7 +12,7 @@
 #include <string.h>
 #include <unistd.h>
 
-/* --- Places ---------------------------------------------------------------------- */
+/* --- Places --------------------------------------------------------------- */
 
 static bool takes_direct(const char *base)
 {
@@ -75,7 +75,7 @@ void harness_remove(const char *path)
     g_assert_cmpint(nftw(path, remove_one, 16, FTW_DEPTH | FTW_PHYS), ==, 0);
 }
 
-/* --- Stores ------------------------------------------------------------------------ */
+/* --- Stores --------------------------------------------------------------- */
 
 static void open_store(struct fixture *fixture)
 {
@@ -125,7 +125,7 @@ struct store_object block(const struct fixture *fixture, uint64_t number)
     return (struct store_object){STORE_BLOCK, fixture->layer, number};
 }
 
-/* --- Requests ------------------------------------------------------------------------ */
+/* --- Requests ------------------------------------------------------------- */
 
 static int do_transfer(struct fixture *fixture, enum store_op op,
                        struct store_object object, uint64_t offset_bytes,

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
  * What is particular to the dir store: opening and refusing, names, symbolic
- * links, system calls that fail, locks of dead processes, a full file system.
+ * links, bounds, a full file system.
  */
 #include "base/crc32c.h"
 #include "base/sys.h"
@@ -12,7 +12,6 @@
 #include <fcntl.h>
 #include <glib/gstdio.h>
 #include <sched.h>
-#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/file.h>
@@ -27,7 +26,7 @@ static const char *pattern(void)
     return "dir:%s";
 }
 
-/* --- Opening ----------------------------------------------------------------------- */
+/* --- Opening -------------------------------------------------------------- */
 
 static int try_open(const char *root, const char *options, unsigned flags,
                     const char *want_text)
@@ -208,7 +207,7 @@ static void test_create_race(void)
     }
 }
 
-/* --- Names and links ---------------------------------------------------------------- */
+/* --- Names and links ------------------------------------------------------ */
 
 static void test_bad_names(void)
 {
@@ -309,6 +308,36 @@ static void test_links_without_openat2(void)
     sys = sys_real;
 }
 
+static int old_openat2(int folder_fd, const char *path, struct open_how *how,
+                       size_t how_bytes)
+{
+    if (how->resolve & RESOLVE_CACHED) {
+        errno = EINVAL;
+        return -1;
+    }
+    return sys_real.openat2(folder_fd, path, how, how_bytes);
+}
+
+/* A kernel that has openat2() but not RESOLVE_CACHED. */
+static void test_old_openat2(void)
+{
+    uint8_t *data = make_buffer(4096, 1);
+    struct fixture fixture;
+
+    sys.openat2 = old_openat2;
+    fixture_open(&fixture, pattern(), 0);
+    g_assert_cmpint(do_write(&fixture, block(&fixture, 0), 0, data, 4096,
+                             STORE_CREATE), ==, 0);
+    fixture_reopen(&fixture);
+    g_assert_cmpint(do_read(&fixture, block(&fixture, 0), 0, data, 4096), ==,
+                    0);
+    g_assert_cmpint(do_read(&fixture, block(&fixture, 1), 0, data, 4096), ==,
+                    -ENOENT);
+    sys = sys_real;
+    fixture_close(&fixture);
+    free(data);
+}
+
 static void test_record_link(void)
 {
     struct store_record record = {.kind = STORE_NAME, .text = "trap"};
@@ -361,320 +390,7 @@ static void test_temporaries(void)
     fixture_close(&fixture);
 }
 
-/* --- Failing system calls ------------------------------------------------------------- */
-
-static int failing_errno = EIO, failures_left;
-
-static int fail_or(int (*call)(int fd), int fd)
-{
-    if (g_atomic_int_add(&failures_left, -1) > 0) {
-        errno = failing_errno;
-        return -1;
-    }
-    return call(fd);
-}
-
-static int failing_fdatasync(int fd)
-{
-    return fail_or(fdatasync, fd);
-}
-
-static int failing_fsync(int fd)
-{
-    return fail_or(fsync, fd);
-}
-
-static int failing_syncfs(int fd)
-{
-    return fail_or(syncfs, fd);
-}
-
-static void test_sync_fails(void)
-{
-    uint8_t *data = make_buffer(4096, 1);
-    struct fixture fixture;
-
-    fixture_open(&fixture, pattern(), 0);
-    g_assert_cmpint(do_write(&fixture, block(&fixture, 0), 0, data, 4096,
-                             STORE_CREATE), ==, 0);
-    failures_left = 1;
-    sys.fdatasync = failing_fdatasync;
-    g_assert_cmpint(do_op(&fixture, STORE_SYNC, block(&fixture, 0), 0, 0, 0),
-                    ==, -EIO);
-    /* What wasn't synced isn't taken for synced the next time. */
-    failures_left = 1;
-    g_assert_cmpint(do_op(&fixture, STORE_SYNC, block(&fixture, 0), 0, 0, 0),
-                    ==, -EIO);
-    g_assert_cmpint(do_op(&fixture, STORE_SYNC, block(&fixture, 0), 0, 0, 0),
-                    ==, 0);
-    sys = sys_real;
-    fixture_close(&fixture);
-    free(data);
-}
-
-/* A file synced because it had to leave the cache: nobody waits for that. */
-static void test_eviction_sync_fails(void)
-{
-    uint8_t *data = make_buffer(4096, 1);
-    struct fixture fixture;
-
-    fixture_open(&fixture, "dir:%s?fds=4", 0);
-    g_assert_cmpint(do_write(&fixture, block(&fixture, 0), 0, data, 4096,
-                             STORE_CREATE), ==, 0);
-    failures_left = 1;
-    sys.fdatasync = failing_fdatasync;
-    for (unsigned i = 1; i < 6; i++) {
-        g_assert_cmpint(do_write(&fixture, block(&fixture, i), 0, data, 4096,
-                                 STORE_CREATE), ==, 0);
-    }
-    g_assert_cmpint(failures_left, <, 1);
-    sys = sys_real;
-    g_assert_cmpint(do_op(&fixture, STORE_SYNC, block(&fixture, 1), 0, 0, 0),
-                    ==, 0);
-    g_assert_cmpint(fixture.store->driver->sync_all(
-                        fixture.store, STORE_BLOCK, &fixture.layer, NULL),
-                    ==, -EIO);
-    g_assert_cmpint(do_op(&fixture, STORE_SYNC, block(&fixture, 0), 0, 0, 0),
-                    ==, -EIO);
-    g_assert_cmpint(do_op(&fixture, STORE_SYNC, block(&fixture, 0), 0, 0, 0),
-                    ==, 0);
-    fixture_close(&fixture);
-    free(data);
-}
-
-static void test_folder_sync_fails(void)
-{
-    uint8_t *data = make_buffer(4096, 1);
-    struct fixture fixture;
-
-    fixture_open(&fixture, pattern(), 0);
-    g_assert_cmpint(do_write(&fixture, block(&fixture, 0), 0, data, 4096,
-                             STORE_CREATE), ==, 0);
-    failures_left = 1;
-    sys.fsync = failing_fsync;
-    g_assert_cmpint(do_op(&fixture, STORE_SYNC, block(&fixture, 0), 0, 0, 0),
-                    ==, -EIO);
-    g_assert_cmpint(do_op(&fixture, STORE_SYNC, block(&fixture, 0), 0, 0, 0),
-                    ==, 0);
-    failures_left = 1;
-    g_assert_cmpint(do_write(&fixture, block(&fixture, 2000), 0, data, 4096,
-                             STORE_CREATE | STORE_FUA), ==, -EIO);
-    /* And after a removal. */
-    g_assert_cmpint(do_op(&fixture, STORE_REMOVE, block(&fixture, 0), 0, 0, 0),
-                    ==, 0);
-    failures_left = 1;
-    g_assert_cmpint(do_op(&fixture, STORE_SYNC, block(&fixture, 0), 0, 0, 0),
-                    ==, -EIO);
-    sys = sys_real;
-    fixture_close(&fixture);
-    free(data);
-}
-
-static void test_records_fail(void)
-{
-    struct store_record record = {.kind = STORE_NAME, .text = "a"};
-    const struct store_driver *driver;
-    g_autoptr(GBytes) value = NULL;
-    struct fixture fixture;
-
-    fixture_open(&fixture, pattern(), 0);
-    driver = fixture.store->driver;
-    g_assert_cmpint(driver->put(fixture.store, &record, "old", 3, false, NULL),
-                    ==, 0);
-    sys.fsync = failing_fsync;
-    failing_errno = ENOSPC;
-    failures_left = 1;
-    g_assert_cmpint(driver->put(fixture.store, &record, "new", 3, false, NULL),
-                    ==, -ENOSPC);
-    failing_errno = EIO;
-    g_assert_cmpint(driver->get(fixture.store, &record, &value, NULL), ==, 0);
-    g_assert_cmpmem(g_bytes_get_data(value, NULL), 3, "old", 3);
-    failures_left = 1;
-    g_assert_cmpint(driver->drop(fixture.store, &record, NULL), ==, -EIO);
-    sys.syncfs = failing_syncfs;
-    failures_left = 1;
-    g_assert_cmpint(driver->sync_all(fixture.store, STORE_BLOCK, &fixture.layer,
-                                     NULL), ==, -EIO);
-    sys = sys_real;
-    fixture_close(&fixture);
-}
-
-static int sync_calls;
-
-static int counting_fdatasync(int fd)
-{
-    g_atomic_int_inc(&sync_calls);
-    return fdatasync(fd);
-}
-
-/* A sync of what is durable already costs no system call. */
-static void test_sync_is_lazy(void)
-{
-    uint8_t *data = make_buffer(4096, 1);
-    struct fixture fixture;
-
-    fixture_open(&fixture, pattern(), 0);
-    sys.fdatasync = counting_fdatasync;
-    sync_calls = 0;
-    g_assert_cmpint(do_write(&fixture, block(&fixture, 0), 0, data, 4096,
-                             STORE_CREATE), ==, 0);
-    for (int i = 0; i < 3; i++) {
-        g_assert_cmpint(do_op(&fixture, STORE_SYNC, block(&fixture, 0), 0, 0,
-                              0), ==, 0);
-    }
-    g_assert_cmpint(sync_calls, ==, 1);
-    g_assert_cmpint(do_write(&fixture, block(&fixture, 0), 0, data, 4096,
-                             STORE_FUA), ==, 0);
-    g_assert_cmpint(do_op(&fixture, STORE_SYNC, block(&fixture, 0), 0, 0, 0),
-                    ==, 0);
-    g_assert_cmpint(sync_calls, ==, 1);
-    g_assert_cmpint(do_write(&fixture, block(&fixture, 0), 0, data, 4096, 0),
-                    ==, 0);
-    g_assert_cmpint(do_op(&fixture, STORE_SYNC, block(&fixture, 0), 0, 0, 0),
-                    ==, 0);
-    g_assert_cmpint(sync_calls, ==, 2);
-    sys = sys_real;
-    fixture_close(&fixture);
-    free(data);
-}
-
-static int no_fallocate(int fd, int mode, off_t offset, off_t length)
-{
-    errno = EOPNOTSUPP;
-    return -1;
-}
-
-static void test_no_fallocate(void)
-{
-    uint8_t *data = make_buffer(64 * KIB, 1);
-    struct fixture fixture;
-
-    fixture_open(&fixture, pattern(), 0);
-    g_assert_cmpint(do_write(&fixture, block(&fixture, 0), 0, data, 64 * KIB,
-                             STORE_CREATE), ==, 0);
-    sys.fallocate = no_fallocate;
-    g_assert_cmpint(do_op(&fixture, STORE_PUNCH, block(&fixture, 0), 0, 4096,
-                          0), ==, -ENOTSUP);
-    g_assert_cmpint(do_op(&fixture, STORE_ZERO, block(&fixture, 0), 0, 4096,
-                          STORE_NO_FALLBACK), ==, -ENOTSUP);
-    g_assert_cmpint(do_op(&fixture, STORE_ZERO, block(&fixture, 0), 5, 50000,
-                          0), ==, 0);
-    sys = sys_real;
-    g_assert_cmpint(do_read(&fixture, block(&fixture, 0), 0, data, 64 * KIB),
-                    ==, 0);
-    g_assert_false(is_all(data, 0, 5));
-    g_assert_true(is_all(data + 5, 0, 50000));
-    g_assert_false(is_all(data + 50005, 0, 100));
-    fixture_close(&fixture);
-    free(data);
-}
-
-static int refusing_io_submit(io_context_t context, long count,
-                              struct iocb **iocbs)
-{
-    return g_random_boolean() ? -EAGAIN : -EINTR;
-}
-
-static int refusing_io_setup(int depth, io_context_t *context)
-{
-    return -EAGAIN;
-}
-
-static int partial_io_submit(io_context_t context, long count,
-                             struct iocb **iocbs)
-{
-    return io_submit(context, 1, iocbs);
-}
-
-static ssize_t short_pwritev2(int fd, const struct iovec *iov, int count,
-                              off_t offset, int flags)
-{
-    struct iovec less = {iov[0].iov_base, MIN(iov[0].iov_len, 512)};
-
-    return pwritev2(fd, &less, 1, offset, flags);
-}
-
-static ssize_t short_preadv2(int fd, const struct iovec *iov, int count,
-                             off_t offset, int flags)
-{
-    struct iovec less = {iov[0].iov_base, MIN(iov[0].iov_len, 512)};
-
-    if (g_random_int_range(0, 4) == 0) {
-        errno = EINTR;
-        return -1;
-    }
-    return preadv2(fd, &less, 1, offset, flags);
-}
-
-static void write_and_compare(const char *where, unsigned queue_flags)
-{
-    uint8_t *data = make_buffer(64 * KIB, 1), *got = make_buffer(64 * KIB, 2);
-    struct fixture fixture;
-
-    fixture_open(&fixture, where, queue_flags);
-    g_assert_cmpint(do_write(&fixture, block(&fixture, 0), 0, got, 64 * KIB,
-                             STORE_CREATE), ==, 0);
-    g_assert_cmpint(do_write(&fixture, block(&fixture, 0), 0, data, 64 * KIB,
-                             0), ==, 0);
-    g_assert_cmpint(do_read(&fixture, block(&fixture, 0), 0, got, 64 * KIB),
-                    ==, 0);
-    g_assert_cmpmem(got, 64 * KIB, data, 64 * KIB);
-    fixture_close(&fixture);
-    free(data);
-    free(got);
-}
-
-static void test_aio_refuses(void)
-{
-    sys.io_submit = refusing_io_submit;
-    write_and_compare("dir:%s", 0);
-    sys.io_submit = partial_io_submit;
-    write_and_compare("dir:%s", 0);
-    sys.io_setup = refusing_io_setup;
-    write_and_compare("dir:%s", 0);
-    sys = sys_real;
-}
-
-static void test_short_transfers(void)
-{
-    sys.pwritev2 = short_pwritev2;
-    sys.preadv2 = short_preadv2;
-    write_and_compare("dir:%s?io=buffered", STORE_QUEUE_MAY_BLOCK);
-    write_and_compare("dir:%s?io=buffered", 0);
-    sys = sys_real;
-}
-
-static int no_direct_openat(int folder_fd, const char *path, int flags,
-                            mode_t mode)
-{
-    if (flags & O_DIRECT) {
-        errno = EINVAL;
-        return -1;
-    }
-    return sys_real.openat(folder_fd, path, flags, mode);
-}
-
-static void test_no_direct(void)
-{
-    g_autofree char *root = harness_make_root();
-    struct store_status status;
-    struct fixture fixture;
-
-    sys.openat = no_direct_openat;
-    g_assert_cmpint(try_open(root, "?io=direct", STORE_OPEN_CREATE,
-                             "O_DIRECT doesn't work"), ==, -EOPNOTSUPP);
-    harness_remove(root);
-    fixture_open(&fixture, "dir:%s?io=auto", 0);
-    g_assert_cmpint(fixture.store->driver->status(fixture.store, &status, NULL),
-                    ==, 0);
-    g_assert_cmpstr(status.io, ==, "buffered (threads)");
-    g_assert_cmpuint(status.total_bytes, >=, status.free_bytes);
-    g_assert_cmpuint(status.total_bytes, >, 0);
-    sys = sys_real;
-    fixture_close(&fixture);
-}
-
-/* --- Locks -------------------------------------------------------------------------------- */
+/* --- The rest ------------------------------------------------------------- */
 
 static struct store_owner someone(const char *name)
 {
@@ -692,150 +408,6 @@ static int lock(struct fixture *fixture, struct store_owner *me,
                                         STORE_LOCK_WRITE, me, made, NULL,
                                         error);
 }
-
-/* A process that takes the lock and then waits for its end. */
-static pid_t start_holder(struct fixture *fixture)
-{
-    int ready[2];
-    char byte;
-    pid_t pid;
-
-    g_assert_cmpint(pipe(ready), ==, 0);
-    pid = fork();
-    if (pid == 0) {
-        struct store_owner me = someone("holder");
-        struct store_lock *made;
-        struct store *store;
-
-        if (store_open(fixture->location, 0, &store, NULL) < 0 ||
-            store->driver->lock(store, &fixture->layer, STORE_LOCK_WRITE, &me,
-                                &made, NULL, NULL) < 0) {
-            _exit(1);
-        }
-        if (write(ready[1], "x", 1) != 1) {
-            _exit(1);
-        }
-        sleep(60);
-        _exit(1);
-    }
-    close(ready[1]);
-    g_assert_cmpint(read(ready[0], &byte, 1), ==, 1);
-    close(ready[0]);
-    return pid;
-}
-
-static void test_killed_holder(void)
-{
-    struct store_owner me = someone("me"), by;
-    g_autofree char *pid_text = NULL;
-    g_autoptr(GError) error = NULL;
-    struct fixture fixture;
-    struct store_lock *made;
-    bool held;
-    pid_t pid;
-
-    fixture_open(&fixture, pattern(), 0);
-    pid = start_holder(&fixture);
-    pid_text = g_strdup_printf("in use by holder on host testhost, pid %d, "
-                               "since ", (int)pid);
-    g_assert_cmpint(lock(&fixture, &me, &made, &error), ==, -EBUSY);
-    g_assert_true(g_str_has_prefix(error->message, pid_text));
-    g_assert_nonnull(strstr(error->message, "end that process"));
-    g_assert_cmpint(kill(pid, SIGKILL), ==, 0);
-    g_assert_cmpint(waitpid(pid, NULL, 0), ==, pid);
-    g_assert_cmpint(fixture.store->driver->holder(
-                        fixture.store, &fixture.layer, &by, &held, NULL),
-                    ==, 0);
-    g_assert_false(held);
-    g_assert_true(by.open);
-    g_assert_cmpint(by.pid, ==, pid);
-    g_assert_cmpint(lock(&fixture, &me, &made, NULL), ==, 0);
-    g_assert_cmpuint(me.token, >, by.token);
-    made->store->driver->unlock(made);
-    fixture_close(&fixture);
-}
-
-static char *lock_path(struct fixture *fixture)
-{
-    char id[ID128_TEXT_BYTES];
-
-    id128_text(&fixture->layer, id);
-    return g_strdup_printf("%s/maps/%.2s/%s/lock", fixture->root, id, id);
-}
-
-static void spoil(const char *path, off_t offset)
-{
-    int fd = open(path, O_RDWR | O_CLOEXEC);
-
-    g_assert_cmpint(pwrite(fd, "spoiled", 7, offset), ==, 7);
-    close(fd);
-}
-
-static void test_torn_slot(void)
-{
-    g_autofree char *path = NULL;
-    g_autoptr(GError) error = NULL;
-    struct fixture fixture;
-    struct store_lock *made;
-    uint64_t before;
-
-    fixture_open(&fixture, pattern(), 0);
-    path = lock_path(&fixture);
-    for (int round = 0; round < 6; round++) {
-        struct store_owner me = someone("me"), again = someone("again");
-
-        g_assert_cmpint(lock(&fixture, &me, &made, NULL), ==, 0);
-        made->store->driver->unlock(made);
-        before = me.token;
-        /* Whichever it is, a token that was used isn't used again. */
-        spoil(path, round % 2 * 512 + 60);
-        g_assert_cmpint(lock(&fixture, &again, &made, NULL), ==, 0);
-        g_assert_cmpuint(again.token, >, before);
-        made->store->driver->unlock(made);
-    }
-    spoil(path, 60);
-    spoil(path, 572);
-    {
-        struct store_owner me = someone("me");
-
-        g_assert_cmpint(lock(&fixture, &me, &made, &error), ==, -EUCLEAN);
-        g_assert_nonnull(strstr(error->message, "damaged"));
-    }
-    fixture_close(&fixture);
-}
-
-/* Removed between its opening and its locking, by whoever removed the volume. */
-static char *stolen_path;
-
-static int stealing_flock(int fd, int operation)
-{
-    if (stolen_path && g_str_has_suffix(stolen_path, "/lock")) {
-        g_unlink(stolen_path);
-        stolen_path = NULL;
-    }
-    return sys_real.flock(fd, operation);
-}
-
-static void test_removed_lock_file(void)
-{
-    struct store_owner me = someone("me"), other = someone("other");
-    struct store_lock *one, *two;
-    g_autofree char *path = NULL;
-    struct fixture fixture;
-
-    fixture_open(&fixture, pattern(), 0);
-    path = lock_path(&fixture);
-    stolen_path = path;
-    sys.flock = stealing_flock;
-    g_assert_cmpint(lock(&fixture, &me, &one, NULL), ==, 0);
-    sys = sys_real;
-    g_assert_null(stolen_path);
-    g_assert_cmpint(lock(&fixture, &other, &two, NULL), ==, -EBUSY);
-    one->store->driver->unlock(one);
-    fixture_close(&fixture);
-}
-
-/* --- The rest --------------------------------------------------------------------------------- */
 
 static void use_all(const char *where)
 {
@@ -978,20 +550,9 @@ int main(int argc, char **argv)
     g_test_add_func("/dir/names/links", test_links);
     g_test_add_func("/dir/names/links-without-openat2",
                     test_links_without_openat2);
+    g_test_add_func("/dir/names/old-openat2", test_old_openat2);
     g_test_add_func("/dir/names/record-link", test_record_link);
     g_test_add_func("/dir/names/temporaries", test_temporaries);
-    g_test_add_func("/dir/fail/sync", test_sync_fails);
-    g_test_add_func("/dir/fail/eviction-sync", test_eviction_sync_fails);
-    g_test_add_func("/dir/fail/folder-sync", test_folder_sync_fails);
-    g_test_add_func("/dir/fail/records", test_records_fail);
-    g_test_add_func("/dir/fail/no-fallocate", test_no_fallocate);
-    g_test_add_func("/dir/fail/aio-refuses", test_aio_refuses);
-    g_test_add_func("/dir/fail/short-transfers", test_short_transfers);
-    g_test_add_func("/dir/fail/no-direct", test_no_direct);
-    g_test_add_func("/dir/sync-is-lazy", test_sync_is_lazy);
-    g_test_add_func("/dir/locks/killed-holder", test_killed_holder);
-    g_test_add_func("/dir/locks/torn-slot", test_torn_slot);
-    g_test_add_func("/dir/locks/removed-file", test_removed_lock_file);
     g_test_add_func("/dir/descriptors", test_descriptors);
     g_test_add_func("/dir/bound", test_bound);
     g_test_add_func("/dir/full", test_full);

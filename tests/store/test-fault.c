@@ -108,8 +108,8 @@ static void test_late(void)
 {
     struct fixture fixture;
 
-    fixture_open(&fixture, "fault:op=write,late;op=put,late;op=get,late:memory:",
-                 0);
+    fixture_open(&fixture,
+                 "fault:op=write,late;op=put,late;op=get,late:memory:", 0);
     g_assert_cmpint(write_block(&fixture, 0), ==, -EIO);
     g_assert_cmpint(read_block(&fixture, 0), ==, 0);
     g_assert_cmpint(put(&fixture), ==, -EIO);
