@@ -109,7 +109,7 @@ static SharedStore *store_find_locked(const char *location)
 }
 
 /* NULL: archip_error() has the text, *ret the number. */
-static SharedStore *store_get(const char *location, int *ret)
+static SharedStore *store_get(const char *location, unsigned flags, int *ret)
 {
     SharedStore *shared;
     archip_store *store;
@@ -117,7 +117,7 @@ static SharedStore *store_get(const char *location, int *ret)
     QEMU_LOCK_GUARD(&stores_lock);
     shared = store_find_locked(location);
     if (!shared) {
-        *ret = archip_store_open(location, 0, &store);
+        *ret = archip_store_open(location, flags, &store);
         if (*ret < 0) {
             return NULL;
         }
@@ -253,7 +253,9 @@ static int create_run(Call *call)
     SharedStore *shared;
     int ret;
 
-    shared = store_get(call->location, &ret);
+    /* The default store needs no preparation. */
+    shared = store_get(call->location,
+                       call->location ? 0 : ARCHIP_STORE_CREATE, &ret);
     if (!shared) {
         return ret;
     }
@@ -394,6 +396,22 @@ static int open_first_port(BlockDriverState *bs, Error **errp)
     return ret;
 }
 
+/*
+ * Whether QEMU's structures are laid out as the headers said, at a few places
+ * that both sides can see: the last guard against a driver in the wrong build.
+ */
+static bool layout_fits(BlockDriverState *bs)
+{
+    BlockDriver *raw = bdrv_find_format("raw");
+
+    return strcmp(bs->drv->format_name, "archipelago") == 0 &&
+           bs->drv->instance_size == sizeof(BDRVArchipelagoState) &&
+           bdrv_get_aio_context(bs) == bs->aio_context &&
+           bdrv_get_node_name(bs) == bs->node_name &&
+           (!raw || (raw->is_format && raw->strong_runtime_opts &&
+                     strcmp(raw->strong_runtime_opts[0], "offset") == 0));
+}
+
 static void free_state(BDRVArchipelagoState *s)
 {
     archipelago_ports_destroy(&s->ports);
@@ -409,6 +427,11 @@ static int archipelago_open(BlockDriverState *bs, QDict *options, int flags,
                                       &error_abort);
     int ret = -EINVAL;
 
+    if (!layout_fits(bs)) {
+        error_setg(errp, "This driver was built for another QEMU");
+        qemu_opts_del(opts);
+        return -EINVAL;
+    }
     archipelago_ports_init(&s->ports, &s->volume);
     if (!qemu_opts_absorb_qdict(opts, options, errp)) {
         goto out;
@@ -424,7 +447,7 @@ static int archipelago_open(BlockDriverState *bs, QDict *options, int flags,
                               errp);
         goto out;
     }
-    s->store = store_get(s->location, &ret);
+    s->store = store_get(s->location, 0, &ret);
     if (!s->store) {
         error_setg(errp, "%s", archip_error());
         goto out;
