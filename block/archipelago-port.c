@@ -1,0 +1,302 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * Ports: see archipelago-port.h.
+ *
+ * A port's lock makes its queue belong to one thread at a time.  Memory of
+ * ports is reused but never freed: another thread's loop may be about to call a
+ * handler that was just removed, and then finds a port without a queue, or
+ * delivers what another node's queue has, which does no harm.
+ *
+ * A handler wakes coroutines without the lock, and these submit more, which is
+ * gathered and submitted in one go when the handler ends.  A coroutine may also
+ * poll the same loop again (a drain): what the outer handler still has to do is
+ * then done by the port's bottom half.
+ */
+#include "qemu/osdep.h"
+#include "qemu/lockable.h"
+#include "compat.h"
+#include "archipelago-port.h"
+
+#define PORT_BATCH 64
+
+struct ArchipelagoPort {
+    QemuMutex lock;             /* guards all below, but for `link` */
+    archip_queue *queue;        /* NULL: the port is on the free list */
+    AioContext *ctx;
+    QEMUBH *bh;
+    unsigned handler_depth;     /* handlers that are waking coroutines */
+    unsigned plug_depth;        /* bdrv_io_plug() of 7.2 */
+    unsigned pending_count;
+    int ready_count, ready_next;
+    archip_request pending[PORT_BATCH];     /* not yet submitted */
+    archip_completion ready[PORT_BATCH];    /* reaped, not yet delivered */
+    QLIST_ENTRY(ArchipelagoPort) link;      /* of the node or the free list */
+};
+
+static QemuMutex free_lock;     /* guards `free_ports` */
+static QLIST_HEAD(, ArchipelagoPort) free_ports =
+    QLIST_HEAD_INITIALIZER(free_ports);
+
+typedef struct Waiter {
+    Coroutine *co;
+    int64_t result;             /* -EINPROGRESS until it's there */
+} Waiter;
+
+static void port_submit_locked(ArchipelagoPort *port)
+{
+    unsigned count = port->pending_count;
+    int ret;
+
+    if (count == 0) {
+        return;
+    }
+    port->pending_count = 0;
+    ret = archip_submit(port->queue, port->pending, count);
+    for (unsigned i = 0; ret < 0 && i < count; i++) {
+        Waiter *waiter = port->pending[i].user;
+
+        waiter->result = ret;
+        aio_co_schedule(port->ctx, waiter->co);
+    }
+}
+
+static void port_submit(void *opaque)
+{
+    ArchipelagoPort *port = opaque;
+
+    QEMU_LOCK_GUARD(&port->lock);
+    if (port->queue) {
+        port_submit_locked(port);
+    }
+}
+
+/* Collect once; more is signalled by the descriptor. */
+static bool port_reap_locked(ArchipelagoPort *port)
+{
+    if (port->ready_next == port->ready_count && port->queue) {
+        port->ready_next = 0;
+        port->ready_count = archip_queue_reap(port->queue, port->ready,
+                                              PORT_BATCH, 0);
+    }
+    return port->ready_next < port->ready_count;
+}
+
+/* The handler of the descriptor and of the bottom half. */
+static void port_run(void *opaque)
+{
+    ArchipelagoPort *port = opaque;
+
+    qemu_mutex_lock(&port->lock);
+    if (!port->queue) {
+        qemu_mutex_unlock(&port->lock);
+        return;
+    }
+    port_reap_locked(port);
+    port->handler_depth++;
+    while (port->ready_next < port->ready_count) {
+        archip_completion *ready = &port->ready[port->ready_next++];
+        Waiter *waiter = ready->user;
+
+        waiter->result = ready->result;
+        if (port->ready_next < port->ready_count) {
+            qemu_bh_schedule(port->bh);
+        }
+        qemu_mutex_unlock(&port->lock);
+        aio_co_wake(waiter->co);
+        qemu_mutex_lock(&port->lock);
+    }
+    port->handler_depth--;
+    if (port->queue) {
+        port_submit_locked(port);
+        qemu_bh_cancel(port->bh);
+    }
+    qemu_mutex_unlock(&port->lock);
+}
+
+/* Busy polling of an iothread: whether port_run() has something to do. */
+static bool port_poll(void *opaque)
+{
+    ArchipelagoPort *port = opaque;
+
+    QEMU_LOCK_GUARD(&port->lock);
+    return port_reap_locked(port);
+}
+
+static ArchipelagoPort *port_allocate(void)
+{
+    ArchipelagoPort *port;
+
+    QEMU_LOCK_GUARD(&free_lock);
+    port = QLIST_FIRST(&free_ports);
+    if (port) {
+        QLIST_REMOVE(port, link);
+    } else {
+        port = g_new0(ArchipelagoPort, 1);
+        qemu_mutex_init(&port->lock);
+    }
+    return port;
+}
+
+static int port_open_locked(ArchipelagoPorts *ports, AioContext *ctx,
+                            ArchipelagoPort **result)
+{
+    archip_queue *queue;
+    ArchipelagoPort *port;
+    int ret = archip_queue_open(*ports->volume, 0, &queue);
+
+    if (ret < 0) {
+        return ret;
+    }
+    port = port_allocate();
+    aio_context_ref(ctx);
+    WITH_QEMU_LOCK_GUARD(&port->lock) {
+        port->queue = queue;
+        port->ctx = ctx;
+        port->bh = aio_bh_new(ctx, port_run, port);
+        port->plug_depth = 0;
+    }
+    QLIST_INSERT_HEAD(&ports->list, port, link);
+    compat_set_fd_handler(ctx, archip_queue_fd(queue), port_run, port_poll,
+                          port);
+    *result = port;
+    return 0;
+}
+
+/* Nothing is in flight. */
+static void port_close(ArchipelagoPort *port)
+{
+    archip_queue *queue;
+    AioContext *ctx;
+    QEMUBH *bh;
+
+    compat_set_fd_handler(port->ctx, archip_queue_fd(port->queue), NULL, NULL,
+                          NULL);
+    WITH_QEMU_LOCK_GUARD(&port->lock) {
+        assert(port->pending_count == 0);
+        assert(port->ready_next == port->ready_count);
+        queue = port->queue;
+        ctx = port->ctx;
+        bh = port->bh;
+        port->queue = NULL;
+    }
+    qemu_bh_delete(bh);
+    archip_queue_close(queue);
+    aio_context_unref(ctx);
+    WITH_QEMU_LOCK_GUARD(&free_lock) {
+        QLIST_INSERT_HEAD(&free_ports, port, link);
+    }
+}
+
+/* The port of the calling thread's context. */
+static int port_get(ArchipelagoPorts *ports, AioContext *ctx, ArchipelagoPort **result)
+{
+    ArchipelagoPort *port;
+
+    QEMU_LOCK_GUARD(&ports->lock);
+    QLIST_FOREACH(port, &ports->list, link) {
+        if (port->ctx == ctx) {
+            *result = port;
+            return 0;
+        }
+    }
+    return port_open_locked(ports, ctx, result);
+}
+
+static void port_take(ArchipelagoPort *port, const archip_request *request)
+{
+    WITH_QEMU_LOCK_GUARD(&port->lock) {
+        if (port->pending_count == PORT_BATCH) {
+            port_submit_locked(port);
+        }
+        port->pending[port->pending_count++] = *request;
+        if (port->handler_depth > 0) {
+            qemu_bh_schedule(port->bh);
+            return;
+        }
+        if (port->plug_depth > 0) {
+            return;
+        }
+    }
+    compat_defer_call(port_submit, port);
+}
+
+/* --- What the driver calls ------------------------------------------------ */
+
+void archipelago_ports_init(ArchipelagoPorts *ports, archip_volume **volume)
+{
+    qemu_mutex_init(&ports->lock);
+    QLIST_INIT(&ports->list);
+    ports->volume = volume;
+}
+
+void archipelago_ports_destroy(ArchipelagoPorts *ports)
+{
+    assert(QLIST_EMPTY(&ports->list));
+    qemu_mutex_destroy(&ports->lock);
+}
+
+int archipelago_port_add(ArchipelagoPorts *ports, AioContext *ctx)
+{
+    ArchipelagoPort *port;
+
+    return port_get(ports, ctx, &port);
+}
+
+void archipelago_ports_close(ArchipelagoPorts *ports)
+{
+    ArchipelagoPort *port, *next;
+
+    QEMU_LOCK_GUARD(&ports->lock);
+    QLIST_FOREACH_SAFE(port, &ports->list, link, next) {
+        QLIST_REMOVE(port, link);
+        port_close(port);
+    }
+}
+
+int64_t coroutine_fn archipelago_port_request(ArchipelagoPorts *ports,
+                                              archip_request *request)
+{
+    Waiter waiter = {
+        .co = qemu_coroutine_self(),
+        .result = -EINPROGRESS,
+    };
+    ArchipelagoPort *port;
+    int ret = port_get(ports, qemu_get_current_aio_context(), &port);
+
+    if (ret < 0) {
+        return ret;
+    }
+    request->user = &waiter;
+    port_take(port, request);
+    while (waiter.result == -EINPROGRESS) {
+        qemu_coroutine_yield();
+    }
+    return waiter.result;
+}
+
+void archipelago_port_plug(ArchipelagoPorts *ports)
+{
+    ArchipelagoPort *port;
+
+    if (port_get(ports, qemu_get_current_aio_context(), &port) == 0) {
+        QEMU_LOCK_GUARD(&port->lock);
+        port->plug_depth++;
+    }
+}
+
+void archipelago_port_unplug(ArchipelagoPorts *ports)
+{
+    ArchipelagoPort *port;
+
+    if (port_get(ports, qemu_get_current_aio_context(), &port) == 0) {
+        QEMU_LOCK_GUARD(&port->lock);
+        if (port->plug_depth > 0 && --port->plug_depth == 0) {
+            port_submit_locked(port);
+        }
+    }
+}
+
+void archipelago_port_init(void)
+{
+    qemu_mutex_init(&free_lock);
+}
