@@ -14,7 +14,7 @@ import time
 
 INIT = os.path.join(os.path.dirname(os.path.abspath(__file__)), 'init')
 APPEND = ('console=ttyS0 quiet loglevel=4 panic=-1 mitigations=off nokaslr '
-          'random.trust_cpu=on tsc=unstable clocksource=pit')
+          'random.trust_cpu=on')
 
 
 class GuestError(Exception):

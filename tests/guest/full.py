@@ -74,6 +74,10 @@ if __name__ == '__main__':
     harness.require_programs('debugfs', 'e2fsck', 'unshare', 'mkfs.ext4')
     if os.geteuid() != 0:
         harness.skip('mounting a file system needs root')
+    try:
+        harness.run('losetup', '--find')
+    except AssertionError as error:
+        harness.skip(f'there are no loop devices: {error}')
     if not os.environ.get('GUEST_FULL_UNSHARED'):
         os.execvpe('unshare', ['unshare', '--mount', sys.executable,
                                *sys.argv],
