@@ -3,8 +3,7 @@
 """Fetch Debian's kernel package once and keep it unpacked in a cache.
 
 Only the package is downloaded: nothing is installed and no root is needed.
-The cache is $ARCHIPELAGO_CACHE, else archipelago/ in the user's cache
-directory.  A kernel appears there by one rename, so whatever has a directory
+The cache is archipelago/ in the user's cache directory.  A kernel appears there by one rename, so whatever has a directory
 is complete; a lock file makes several callers at a time fetch it once.
 
 As a program: prints the kernel's directory.
@@ -50,11 +49,8 @@ class Kernel:
 
 
 def cache_directory():
-    path = os.environ.get('ARCHIPELAGO_CACHE')
-    if not path:
-        base = (os.environ.get('XDG_CACHE_HOME')
-                or os.path.expanduser('~/.cache'))
-        path = os.path.join(base, 'archipelago')
+    base = os.environ.get('XDG_CACHE_HOME') or os.path.expanduser('~/.cache')
+    path = os.path.join(base, 'archipelago')
     os.makedirs(path, exist_ok=True)
     return path
 

@@ -23,8 +23,7 @@ BUILD = os.environ.get('ARCHIPELAGO_BUILD', os.path.join(ROOT, 'build'))
 CLI = os.path.join(BUILD, 'src/cli/archipelago')
 NBDKIT_PLUGIN = os.path.join(BUILD,
                              'nbdkit-plugin/nbdkit-archipelago-plugin.so')
-QEMU_WRAPPER = os.environ.get('ARCHIPELAGO_QEMU',
-                              os.path.join(BUILD, 'block/archipelago-qemu'))
+QEMU_WRAPPER = os.path.join(BUILD, 'block/archipelago-qemu')
 os.environ['PATH'] += ':/usr/sbin:/sbin'
 
 sys.path.insert(0, os.path.join(ROOT, 'scripts'))
@@ -48,8 +47,14 @@ def require_programs(*names):
 
 def require_qemu_plugin():
     require_programs('qemu-system-x86_64')
-    if not os.path.exists(QEMU_WRAPPER):
-        skip('the QEMU plugin was not built')
+    done = subprocess.run([QEMU_WRAPPER, '--build', 'qemu-system-x86_64'],
+                          stdin=subprocess.DEVNULL, text=True,
+                          stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    if done.returncode == 3:
+        skip("the source of the installed QEMU can't be had: "
+             + done.stdout.replace('\n', ' '))
+    if done.returncode:
+        sys.exit(f'the QEMU plugin cannot be built:\n{done.stdout}')
 
 
 def run(*command, success=(0,)):
