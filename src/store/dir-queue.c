@@ -55,6 +55,8 @@ struct dir_queue {
     bool may_block;
     bool fd_wanted;             /* somebody may be polling the descriptor */
     bool raised;                /* by ourselves, since it was last drained */
+    int64_t owed;               /* events that were raised for what was taken
+                                   already, but not drained yet */
     bool no_wait_fails;         /* RWF_NOWAIT isn't known here */
     struct request_list submitted;
     struct request_list waiting;    /* for room in libaio */
@@ -122,6 +124,7 @@ static void raise_event(struct dir_queue *queue)
 {
     if (!queue->raised) {
         queue->raised = true;
+        queue->owed++;
         eventfd_write(queue->event_fd, 1);
     }
 }
@@ -229,6 +232,7 @@ static void aio_done(struct dir_queue *queue, const struct io_event *event)
     bool read = request->op == STORE_READ;
 
     queue->aio_count--;
+    queue->owed++;
     if (got == (int64_t)request->length_bytes) {
         dir_file_put(queue->dir, file,
                      !read && !(request->flags & STORE_FUA));
@@ -430,16 +434,21 @@ static void refill(struct dir_queue *queue)
     }
 }
 
+/* What completes between draining and looking leaves its event behind: as long
+ * as one is owed, the descriptor must be drained again. */
 static void collect(struct dir_queue *queue)
 {
     eventfd_t drained;
 
-    if (queue->raised || queue->aio_count > 0 || queue->pooled_count > 0) {
-        eventfd_read(queue->event_fd, &drained);
-        queue->raised = false;
+    if (queue->owed != 0 || queue->aio_count > 0 || queue->pooled_count > 0) {
+        if (eventfd_read(queue->event_fd, &drained) == 0) {
+            queue->owed -= (int64_t)drained;
+            queue->raised = false;
+        }
     }
     if (queue->pooled_count > 0) {
         g_mutex_lock(&queue->lock);
+        queue->owed += queue->finished.count > 0;
         queue->pooled_count -= queue->finished.count;
         list_move(&queue->done, &queue->finished);
         g_mutex_unlock(&queue->lock);

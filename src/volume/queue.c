@@ -92,6 +92,19 @@ static void queue_announce(archip_queue *queue)
 
 /* --- Opening and closing -------------------------------------------------------- */
 
+/* Only from when on somebody may poll: a store needn't announce what is fetched
+ * at once anyhow. */
+static void queue_watch_store(archip_queue *queue)
+{
+    struct epoll_event event = { .events = EPOLLIN };
+
+    if (!queue->watches_store) {
+        queue->watches_store = true;
+        g_assert(epoll_ctl(queue->epoll_fd, EPOLL_CTL_ADD,
+                           store_queue_fd(queue->store_queue), &event) == 0);
+    }
+}
+
 static int queue_open_fds(archip_queue *queue, GError **error)
 {
     struct epoll_event event = { .events = EPOLLIN };
@@ -99,9 +112,7 @@ static int queue_open_fds(archip_queue *queue, GError **error)
     queue->event_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     queue->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
     if (queue->event_fd < 0 || queue->epoll_fd < 0 ||
-        epoll_ctl(queue->epoll_fd, EPOLL_CTL_ADD, queue->event_fd, &event) ||
-        epoll_ctl(queue->epoll_fd, EPOLL_CTL_ADD,
-                  store_queue_fd(queue->store_queue), &event)) {
+        epoll_ctl(queue->epoll_fd, EPOLL_CTL_ADD, queue->event_fd, &event)) {
         return error_set_errno(error, errno, "can't open a queue");
     }
     return 0;
@@ -130,6 +141,9 @@ int queue_new(archip_volume *volume, unsigned flags, archip_queue **queue,
     if (rc < 0) {
         queue_free(new_queue);
         return rc;
+    }
+    if (!(flags & ARCHIP_QUEUE_MAY_BLOCK)) {
+        queue_watch_store(new_queue);
     }
     *queue = new_queue;
     return 0;
@@ -197,6 +211,7 @@ void archip_queue_close(archip_queue *queue)
 
 int archip_queue_fd(archip_queue *queue)
 {
+    queue_watch_store(queue);
     return queue->epoll_fd;
 }
 
@@ -235,10 +250,12 @@ static void queue_wait(archip_queue *queue, int timeout_ms)
     g_autoptr(GPtrArray) siblings = queue_siblings(queue);
     g_autofree struct pollfd *fds = g_new(struct pollfd, siblings->len + 1);
 
+    queue_watch_store(queue);
     fds[siblings->len] = (struct pollfd){ queue->epoll_fd, POLLIN, 0 };
     for (guint i = 0; i < siblings->len; i++) {
-        const archip_queue *other = g_ptr_array_index(siblings, i);
+        archip_queue *other = g_ptr_array_index(siblings, i);
 
+        queue_watch_store(other);
         fds[i] = (struct pollfd){ other->epoll_fd, POLLIN, 0 };
     }
     poll(fds, siblings->len + 1, timeout_ms);

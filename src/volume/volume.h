@@ -52,8 +52,10 @@ struct archip_queue {
     archip_volume *volume;
     unsigned flags;
     struct store_queue *store_queue;
-    int epoll_fd;               /* what the caller polls: the next two */
+    int epoll_fd;               /* what the caller polls: the next, and the
+                                   store queue's if `watches_store` */
     int event_fd;
+    bool watches_store;
     GThread *thread;            /* that used it last */
     bool quiet;                 /* the caller reaps at once: no need to wake */
     bool signalled;             /* by ourselves, through event_fd */
