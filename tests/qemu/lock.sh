@@ -51,7 +51,8 @@ wait_for grep -q 'wrote 4096/4096' "$work/io.out"
 tell 'reopen -r'
 wait_for free
 mkfifo "$work/stop"
-start "$volume" hold v <"$work/stop" >/dev/null
+hold() { exec "$volume" hold v <"$work/stop" >"$work/hold.out"; }
+start hold
 exec 7>"$work/stop"
 wait_for held
 tell 'reopen -w'
