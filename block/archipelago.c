@@ -286,7 +286,7 @@ static int coroutine_fn create_volume(const char *location, const char *volume,
 
     if (size_bytes > ARCHIP_SIZE_MAX) {
         error_setg(errp, "Size is above the maximum of 1 PiB");
-        return -EFBIG;
+        return -EINVAL;
     }
     if (object_bytes > ARCHIP_OBJECT_BYTES_MAX) {
         error_setg(errp, "Object size is above the maximum of 64 MiB");

@@ -30,6 +30,7 @@ trap cleanup EXIT
 export ARCHIPELAGO_STORE=dir:$work/store
 export LC_ALL=C
 volume=$BUILD_ROOT/tests/qemu/volume
+mkdir "$work/store"
 "$volume" init
 
 # Exit status 3 of the scripts: this machine can't get Debian's source.
@@ -96,6 +97,7 @@ wait_for() {
         fi
         sleep 0.05
     done
+    cat "$work"/*.out >&2 2>/dev/null || true
     fail "waited in vain for: $*"
 }
 

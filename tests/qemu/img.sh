@@ -58,6 +58,7 @@ allocated=$(img info --output=json archipelago:fromqcow2 |
 
 ### the store in the options, and what such a file is called
 store2=dir:$work/store2
+mkdir "$work/store2"
 ARCHIPELAGO_STORE=$store2 "$volume" init
 img create -q -f raw -o "store=$store2" archipelago:elsewhere 1M
 fails_with 'elsewhere' img info archipelago:elsewhere
@@ -114,12 +115,12 @@ same a "$disk"
 img bench -q -w -c 2000 -d 16 -s 4096 -S 12288 --pattern=5 \
     --flush-interval=500 -f raw -t none archipelago:odd2 2>/dev/null &&
     fail "bench of what isn't there"
-img create -q -f raw archipelago:b 8M
+img create -q -f raw archipelago:b 12M
 img bench -q -w -c 3000 -d 16 -s 4096 -S 12288 --pattern=5 \
     --flush-interval=500 -f raw -t none archipelago:b
-img bench -q -w -c 1000 -d 16 -s 12288 -S 12288 --pattern=5 -f raw \
+img bench -q -w -c 1024 -d 16 -s 12288 -S 12288 --pattern=5 -f raw \
     archipelago:b
-head -c 8388608 /dev/zero | tr '\0' '\5' >"$work/fives"
+head -c 12582912 /dev/zero | tr '\0' '\5' >"$work/fives"
 same b "$work/fives"
 img dd -f raw -O raw bs=64K if=archipelago:a "of=$work/dd.raw" >/dev/null
 cmp "$work/dd.raw" "$disk"

@@ -50,7 +50,7 @@ same v "$work/file"
 says '8388608' img map --output=json -f raw archipelago:v
 
 ### many at once, overlapping too
-both -- 'aio_write -P 11 12M 512K' 'aio_write -P 12 13000000 100' \
+both -- 'aio_write -P 11 12M 512K' 'aio_write -P 12 13200000 100' \
     'aio_write -P 13 13500000 64K' 'aio_write -z 14M 64K' 'aio_flush' \
     'aio_read -P 0 15M 1M' 'write -P 14 16M 64K'
 

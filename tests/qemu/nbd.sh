@@ -33,6 +33,6 @@ rm -f "$socket"
 started+=("$(cat "$work/pid")")
 nbdcopy "$uri" "$work/back"
 cmp "$work/data" "$work/back"
-fails_with 'read' io -f raw -c 'write 0 512' "$uri"
+fails_with 'Permission denied' io -f raw -c 'write 0 512' "$uri"
 
 echo ok
