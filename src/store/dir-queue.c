@@ -55,8 +55,9 @@ struct dir_queue {
     bool may_block;
     bool fd_wanted;             /* somebody may be polling the descriptor */
     bool raised;                /* by ourselves, since it was last drained */
-    int64_t owed;               /* events that were raised for what was taken
-                                   already, but not drained yet */
+    int64_t events_due;         /* events of what was collected, less those
+                                   read: while there are any, the descriptor
+                                   is readable, or will be, for nothing */
     bool no_wait_fails;         /* RWF_NOWAIT isn't known here */
     struct request_list submitted;
     struct request_list waiting;    /* for room in libaio */
@@ -68,8 +69,9 @@ struct dir_queue {
     struct iocb *batch[AIO_DEPTH];
     unsigned batch_count;
 
-    GMutex lock;                /* guards `finished` */
+    GMutex lock;                /* guards: */
     struct request_list finished;
+    unsigned finished_events;   /* raised for them */
 };
 
 static_assert(sizeof(struct iocb) <=
@@ -124,7 +126,7 @@ static void raise_event(struct dir_queue *queue)
 {
     if (!queue->raised) {
         queue->raised = true;
-        queue->owed++;
+        queue->events_due++;
         eventfd_write(queue->event_fd, 1);
     }
 }
@@ -143,6 +145,7 @@ void dir_queue_finished(struct dir_queue *queue, struct store_request *request)
     g_mutex_lock(&queue->lock);
     list_push(&queue->finished, request);
     if (queue->finished.count == 1) {
+        queue->finished_events++;
         eventfd_write(queue->event_fd, 1);
     }
     g_mutex_unlock(&queue->lock);
@@ -232,7 +235,7 @@ static void aio_done(struct dir_queue *queue, const struct io_event *event)
     bool read = request->op == STORE_READ;
 
     queue->aio_count--;
-    queue->owed++;
+    queue->events_due++;
     if (got == (int64_t)request->length_bytes) {
         dir_file_put(queue->dir, file,
                      !read && !(request->flags & STORE_FUA));
@@ -434,23 +437,24 @@ static void refill(struct dir_queue *queue)
     }
 }
 
-/* What completes between draining and looking leaves its event behind: as long
- * as one is owed, the descriptor must be drained again. */
+/* An event may come after what it tells of was collected: read it later. */
 static void collect(struct dir_queue *queue)
 {
     eventfd_t drained;
 
-    if (queue->owed != 0 || queue->aio_count > 0 || queue->pooled_count > 0) {
+    if (queue->aio_count > 0 || queue->pooled_count > 0 ||
+        queue->events_due > 0) {
         if (eventfd_read(queue->event_fd, &drained) == 0) {
-            queue->owed -= (int64_t)drained;
-            queue->raised = false;
+            queue->events_due -= (int64_t)drained;
         }
+        queue->raised = false;
     }
     if (queue->pooled_count > 0) {
         g_mutex_lock(&queue->lock);
-        queue->owed += queue->finished.count > 0;
         queue->pooled_count -= queue->finished.count;
         list_move(&queue->done, &queue->finished);
+        queue->events_due += queue->finished_events;
+        queue->finished_events = 0;
         g_mutex_unlock(&queue->lock);
     }
     reap(queue);
