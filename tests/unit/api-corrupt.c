@@ -87,8 +87,9 @@ static void patient_begin(struct patient *patient, bool clean)
 
     patient->pristine = scratch_new();
     patient->scratch = scratch_new();
-    patient->location = g_strdup_printf("dir:%s", patient->scratch);
-    location = g_strdup_printf("dir:%s", patient->pristine);
+    patient->location = g_strdup_printf("dir:%s?io=buffered",
+                                        patient->scratch);
+    location = g_strdup_printf("dir:%s?io=buffered", patient->pristine);
     child = child_start("write", location, "v");
     line = child_line(&child);
     g_assert_cmpstr(line, ==, "written");

@@ -124,6 +124,12 @@ void fixture_add(const char *name, void (*test)(const void *kind))
     add_kind(name, "dir-buffered", test);
 }
 
+void fixture_add_quick(const char *name, void (*test)(const void *kind))
+{
+    add_kind(name, "memory", test);
+    add_kind(name, "dir-buffered", test);
+}
+
 void fixture_add_dir(const char *name, void (*test)(const void *kind))
 {
     add_kind(name, "dir", test);
