@@ -28,7 +28,7 @@ static void rig_end(struct rig *rig)
     fixture_end(&rig->fixture);
 }
 
-/* --- What is refused ------------------------------------------------------------- */
+/* --- What is refused ----------------------------------------------------- */
 
 static void test_malformed(const void *kind)
 {
@@ -206,7 +206,7 @@ static void test_read_only(const void *kind)
     fixture_end(&rig.fixture);
 }
 
-/* --- What is exact ----------------------------------------------------------------- */
+/* --- What is exact ------------------------------------------------------- */
 
 /* 4000 pieces of 3 bytes, some of none; beyond what a system call takes. */
 static void test_many_iovs(const void *kind)
@@ -328,7 +328,7 @@ static void test_copy(const void *kind)
     rig_end(&rig);
 }
 
-/* --- Queues -------------------------------------------------------------------------- */
+/* --- Queues -------------------------------------------------------------- */
 
 enum { BURST = 400 };
 
@@ -583,7 +583,7 @@ static void test_tail_and_growth(const void *kind)
     rig_end(&rig);
 }
 
-/* --- Descriptors ------------------------------------------------------------------------ */
+/* --- Descriptors --------------------------------------------------------- */
 
 static void use_all(const char *kind)
 {

@@ -70,7 +70,7 @@ static void arm(struct rig *rig, enum fault_op op, unsigned nth, bool for_good,
     fault_arm(rig->fault, &rule);
 }
 
-/* --- The phases ------------------------------------------------------------------ */
+/* --- The phases ---------------------------------------------------------- */
 
 /* The byte that all blocks hold for certain, 0: none; the one that they may
  * hold besides. */
@@ -149,7 +149,7 @@ static void phase_read(struct rig *rig, struct outcome *outcome)
     archip_volume_close(volume);
 }
 
-/* --- The loop --------------------------------------------------------------------------- */
+/* --- The loop ------------------------------------------------------------ */
 
 /* Without faults: the volume opens, and each block is what it may be. */
 static void expect_outcome(struct rig *rig, const struct outcome *outcome)
@@ -229,7 +229,7 @@ static void test_read(const void *kind)
     loop(kind, phase_read);
 }
 
-/* --- A sync that failed -------------------------------------------------------------------- */
+/* --- A sync that failed -------------------------------------------------- */
 
 /* Never forgotten: flushes fail until the data is written again. */
 static void test_sync_failed(const void *kind)
@@ -298,7 +298,7 @@ static void test_write_failed(const void *kind)
     rig_end(&rig);
 }
 
-/* --- Removal ---------------------------------------------------------------------------------- */
+/* --- Removal ------------------------------------------------------------- */
 
 static int count_volume(const archip_volume_info *info, const char *error,
                         void *opaque)
