@@ -43,14 +43,14 @@ def drive_and_name():
 
 def hot_plug():
     create('plug')
-    with System('a', '-device', 'pcie-root-port,id=port') as vm:
+    with System('a', '-device', 'pcie-root-port,id=rp0') as vm:
         assert 'OK' in vm.hmp('drive_add 0 ' + drive('plug'))
         vm.qmp('device_add', driver='virtio-blk-pci', id='disk', drive='d0',
-               bus='port')
+               bus='rp0')
         check(vm, 'plug')
         vm.hmp('drive_del d0')
         wait_for(lambda: holder('plug') is None, 'the volume to be closed')
-        said = vm.hmp('drive_add 0 ' + drive('nothing'))
+        said = vm.hmp('drive_add 0 ' + drive('nothing').replace('d0', 'd1'))
         assert '"nothing"' in said or "'nothing'" in said, said
         vm.quit()
 
@@ -70,9 +70,8 @@ def move_between_threads():
                 '-drive', drive('move', ',node-name=n0')) as vm:
         for thread in 't0', 't1', None, 't0', None:
             vm.io('d0', 'aio_write -P 5 1M 1M')
-            vm.qmp('x-blockdev-set-iothread',
-                   node_name=vm.qmp('query-block')[0]['inserted']['node-name'],
-                   iothread=thread)
+            vm.qmp('x-blockdev-set-iothread', node_name='n0', iothread=thread,
+                   force=True)
             vm.io('d0', 'write -P 5 2M 1M')
             vm.io('d0', 'read -P 5 1M 2M')
         vm.quit()
