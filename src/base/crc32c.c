@@ -17,7 +17,7 @@
 
 #define POLYNOMIAL 0x82F63B78u  /* reflected */
 
-/* --- Tables ---------------------------------------------------------------- */
+/* --- Tables --------------------------------------------------------------- */
 
 /* slice[k][b]: the sum of byte b followed by k zero bytes. */
 static uint32_t slice[8][256];
@@ -80,7 +80,7 @@ uint32_t crc32c_portable(uint32_t crc, const void *data, size_t bytes)
     return ~sum;
 }
 
-/* --- The x86 instruction ------------------------------------------------------ */
+/* --- The x86 instruction -------------------------------------------------- */
 
 #ifdef __x86_64__
 #include <nmmintrin.h>
@@ -159,7 +159,7 @@ static uint32_t crc32c_sse42(uint32_t crc, const void *data, size_t bytes)
 }
 #endif
 
-/* --- Choosing ------------------------------------------------------------------- */
+/* --- Choosing ------------------------------------------------------------- */
 
 typedef uint32_t crc32c_function(uint32_t crc, const void *data, size_t bytes);
 

@@ -247,11 +247,19 @@ static size_t record_check(const struct replay *replay, size_t at)
     }
     if (format_crc(record, bytes, offsetof(struct format_record, crc)) !=
             GUINT32_FROM_BE(record->crc) ||
-        GUINT64_FROM_BE(record->epoch) != replay->epoch ||
-        memcmp(record->id, replay->map->header.id.bytes, sizeof(record->id))) {
+        GUINT64_FROM_BE(record->epoch) != replay->epoch) {
         return 0;
     }
     return bytes;
+}
+
+/* A whole record, but not of this map: no crash leaves that. */
+static bool record_is_foreign(const struct replay *replay, size_t at)
+{
+    const struct format_record *record = (const void *)(replay->bytes + at);
+
+    return memcmp(record->id, replay->map->header.id.bytes,
+                  sizeof(record->id)) != 0;
 }
 
 static int replay_fail(const struct replay *replay, size_t at, GError **error,
@@ -411,7 +419,10 @@ static int replay_records(struct replay *replay, GError **error)
 
     while (at < replay->size_bytes &&
            (bytes = record_check(replay, at)) > 0) {
-        int rc = record_order(replay, at, error);
+        int rc = record_is_foreign(replay, at)
+                     ? replay_fail(replay, at, error,
+                                   "a record of another volume")
+                     : record_order(replay, at, error);
 
         if (rc == 0) {
             rc = record_apply(replay, at, error);

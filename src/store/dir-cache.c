@@ -10,6 +10,10 @@
  * Files are opened without the lock.  Two that opened the same one: the second
  * takes the first's.  One opened while an object left its bucket (created anew,
  * or removed) is opened again: it may be of the earlier life.
+ *
+ * Other processes create objects anew and remove them, too, but only while they
+ * hold a volume's lock.  So after each lock that was taken a file is looked at
+ * before it is used again: one without a name is of an earlier life.
  */
 #include "store/dir-internal.h"
 
@@ -18,8 +22,9 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <sys/stat.h>
 
-/* --- The table and the ring of the idle --------------------------------------- */
+/* --- The table and the ring of the idle ----------------------------------- */
 
 static struct dir_bucket *bucket_of(struct dir_cache *cache,
                                     const struct store_object *name)
@@ -111,7 +116,35 @@ static void insert_locked(struct dir_cache *cache, struct dir_file *file)
     cache->count++;
 }
 
-/* --- Making room ------------------------------------------------------------------ */
+void dir_cache_age(struct dir_store *dir)
+{
+    g_mutex_lock(&dir->lock);
+    dir->cache.age++;
+    g_mutex_unlock(&dir->lock);
+}
+
+/* As find_locked(), but not what another process has replaced or removed. */
+static struct dir_file *find_current_locked(struct dir_cache *cache,
+                                            const struct store_object *name,
+                                            struct dir_file **unused)
+{
+    struct dir_bucket *bucket = bucket_of(cache, name);
+    struct dir_file *file = find_locked(bucket, name);
+    struct stat status;
+
+    if (!file || file->age == cache->age) {
+        return file;
+    }
+    if (sys.fstat(file->fd, &status) == 0 && status.st_nlink == 0) {
+        bucket->removals++;
+        detach_locked(cache, file, unused);
+        return NULL;
+    }
+    file->age = cache->age;
+    return file;
+}
+
+/* --- Making room ---------------------------------------------------------- */
 
 /* Sync an idle file, which drops the lock meanwhile. */
 static void sync_idle_locked(struct dir_store *dir, struct dir_file *file,
@@ -180,20 +213,23 @@ static void close_idle(struct dir_store *dir)
     free_all(unused);
 }
 
-/* --- Opening ----------------------------------------------------------------------- */
+/* --- Opening -------------------------------------------------------------- */
 
 static int open_flags(const struct dir_store *dir)
 {
     return O_RDWR | (dir->direct ? O_DIRECT : 0);
 }
 
+/* Without blocking only what is plain to see is an answer; older kernels don't
+ * even know how to say that it isn't. */
 static int open_fd(struct dir_store *dir, const char *path, int flags,
                    bool may_block)
 {
     int fd;
 
     if (!may_block) {
-        return dir_open_cached(dir, path, flags);
+        fd = dir_open_cached(dir, path, flags);
+        return fd < 0 && fd != -ENOENT ? -EAGAIN : fd;
     }
     fd = dir_open(dir, path, flags);
     if (fd == -EMFILE || fd == -ENFILE) {
@@ -219,7 +255,7 @@ static int open_file(struct dir_store *dir, const struct store_object *name,
                      may_block);
     }
     if (fd < 0) {
-        return fd == -EMFILE && !may_block ? -EAGAIN : fd;
+        return fd;
     }
     *file = g_new0(struct dir_file, 1);
     (*file)->name = *name;
@@ -262,7 +298,7 @@ static struct dir_file *find_or_make_room(struct dir_store *dir,
 
     g_mutex_lock(&dir->lock);
     *result = 0;
-    file = find_locked(bucket, name);
+    file = find_current_locked(&dir->cache, name, &unused);
     if (!file) {
         *result = make_room_locked(dir, may_block, &unused);
         file = find_locked(bucket, name);
@@ -304,14 +340,15 @@ int dir_file_get(struct dir_store *dir, const struct store_object *name,
 struct dir_file *dir_file_find(struct dir_store *dir,
                                const struct store_object *name)
 {
-    struct dir_file *file;
+    struct dir_file *file, *unused = NULL;
 
     g_mutex_lock(&dir->lock);
-    file = find_locked(bucket_of(&dir->cache, name), name);
+    file = find_current_locked(&dir->cache, name, &unused);
     if (file) {
         use_locked(file);
     }
     g_mutex_unlock(&dir->lock);
+    free_all(unused);
     return file;
 }
 
@@ -332,7 +369,7 @@ void dir_file_put(struct dir_store *dir, struct dir_file *file, bool changed)
     }
 }
 
-/* --- Creating and removing ------------------------------------------------------------ */
+/* --- Creating and removing ------------------------------------------------ */
 
 /* Forget what an earlier life left: file, failure. */
 static void forget_locked(struct dir_store *dir,
@@ -452,7 +489,7 @@ void dir_files_removed(struct dir_store *dir, enum store_kind kind,
     free_all(unused);
 }
 
-/* --- Failures -------------------------------------------------------------------------- */
+/* --- Failures ------------------------------------------------------------- */
 
 int dir_file_failure(struct dir_store *dir, const struct store_object *name)
 {
@@ -485,12 +522,13 @@ int dir_files_failure(struct dir_store *dir, enum store_kind kind,
     return result;
 }
 
-/* --- Beginning and end ------------------------------------------------------------------ */
+/* --- Beginning and end ---------------------------------------------------- */
 
 void dir_cache_init(struct dir_store *dir, unsigned limit)
 {
     struct dir_cache *cache = &dir->cache;
 
+    cache->age = 1;
     cache->limit = limit;
     cache->mask = 15;
     while (cache->mask < 2 * limit) {

@@ -15,7 +15,7 @@
 #include <assert.h>
 #include <libaio.h>
 
-/* --- dir-sync.c: what isn't durable yet --------------------------------------- */
+/* --- dir-sync.c: what isn't durable yet ----------------------------------- */
 
 /*
  * Changes to one file or folder, and how far they are durable.  Syncs of the
@@ -55,7 +55,7 @@ void dir_file_changed(struct dir_store *dir, struct dir_file *file);
 int dir_file_sync(struct dir_store *dir, struct dir_file *file);
 bool dir_file_is_clean(struct dir_store *dir, struct dir_file *file);
 
-/* --- dir-cache.c: open files ---------------------------------------------------- */
+/* --- dir-cache.c: open files ---------------------------------------------- */
 
 /* An open object.  `fd` and `name` don't change; the rest is under
  * dir_store.lock.  Only a file without users is on the list of the idle. */
@@ -66,6 +66,8 @@ struct dir_file {
     bool detached;              /* removed from the table; closed by the last
                                    user */
     int users;
+    uint64_t age;               /* the cache's when it was last looked at; 0:
+                                   never */
     struct sync_point sync;
     struct dir_file *next;      /* in its bucket */
     struct dir_file *older, *newer;     /* idle ones, by last use */
@@ -81,6 +83,7 @@ struct dir_cache {
     struct dir_bucket *buckets;
     unsigned mask;
     unsigned count, limit;
+    uint64_t age;               /* raised with each lock taken; from 1 */
     struct dir_file idle;       /* head of a ring: .newer is the oldest */
     GHashTable *failed;         /* struct store_object -> errno of a sync that
                                    nobody asked for */
@@ -89,6 +92,9 @@ struct dir_cache {
 void dir_cache_init(struct dir_store *dir, unsigned limit);
 /* Syncs and closes all; nothing is in use. */
 void dir_cache_clear(struct dir_store *dir);
+
+/* A lock was taken: other processes may have replaced objects before. */
+void dir_cache_age(struct dir_store *dir);
 
 /* The object's file, opened if need be.  -EAGAIN when that might block and
  * `may_block` is false. */
@@ -113,7 +119,7 @@ int dir_file_failure(struct dir_store *dir, const struct store_object *name);
 int dir_files_failure(struct dir_store *dir, enum store_kind kind,
                       const struct id128 *id);
 
-/* --- dir-path.c: names on disk --------------------------------------------------- */
+/* --- dir-path.c: names on disk -------------------------------------------- */
 
 #define DIR_PATH_BYTES 160
 
@@ -138,7 +144,7 @@ int dir_unlink(struct dir_store *dir, const char *path);
 /* Make the folders above `path`; what is made isn't durable yet. */
 int dir_make_parents(struct dir_store *dir, const char *path);
 
-/* --- dir-objects.c: carrying out a request in this thread ----------------------------- */
+/* --- dir-objects.c: carrying out a request in this thread ----------------- */
 
 /* Everything, waiting as long as it takes; returns the result. */
 int dir_execute(struct dir_store *dir, struct store_request *request);
@@ -151,7 +157,7 @@ void dir_fill_zeroes(struct store_request *request, uint64_t from_bytes);
 bool dir_is_aligned(const struct dir_store *dir,
                     const struct store_request *request);
 
-/* --- dir-threads.c: requests that may block -------------------------------------------- */
+/* --- dir-threads.c: requests that may block ------------------------------- */
 
 struct dir_pool {
     GMutex lock;                /* guards all below */
@@ -167,7 +173,7 @@ void dir_pool_clear(struct dir_pool *pool);
 /* The request's dir_pooled must be set; it ends in dir_queue_finished(). */
 void dir_pool_push(struct dir_store *dir, struct store_request *request);
 
-/* --- dir-queue.c: queues, libaio -------------------------------------------------------- */
+/* --- dir-queue.c: queues, libaio ------------------------------------------ */
 
 struct dir_queue;
 
@@ -198,7 +204,7 @@ void dir_queue_submit(struct store_queue *queue,
 void dir_queue_kick(struct store_queue *queue);
 int dir_queue_poll(struct store_queue *queue);
 
-/* --- dir-records.c ------------------------------------------------------------------------ */
+/* --- dir-records.c -------------------------------------------------------- */
 
 int dir_get(struct store *store, const struct store_record *record,
             GBytes **value, GError **error);
@@ -218,7 +224,7 @@ int dir_get_file(struct dir_store *dir, const char *path, size_t bytes_max,
 /* Remove what puts left that died in the folder. */
 void dir_clean_temporaries(struct dir_store *dir, const char *path);
 
-/* --- dir-sets.c: all objects of an id --------------------------------------------------------- */
+/* --- dir-sets.c: all objects of an id ------------------------------------- */
 
 int dir_list_objects(struct store *store, enum store_kind kind,
                      const struct id128 *id,
@@ -232,7 +238,7 @@ int dir_sync_all(struct store *store, enum store_kind kind,
 int dir_remove_all(struct store *store, enum store_kind kind,
                    const struct id128 *id, GError **error);
 
-/* --- dir-lock.c -------------------------------------------------------------------------------- */
+/* --- dir-lock.c ----------------------------------------------------------- */
 
 int dir_lock(struct store *store, const struct id128 *id,
              enum store_lock_mode mode, struct store_owner *me,
@@ -244,11 +250,12 @@ int dir_holder(struct store *store, const struct id128 *id,
 int dir_exclude_readers(struct store_lock *lock);
 void dir_admit_readers(struct store_lock *lock);
 
-/* --- dir.c: the store ----------------------------------------------------------------------------- */
+/* --- dir.c: the store ----------------------------------------------------- */
 
 struct dir_store {
     /* Fixed once open. */
     struct store *store;
+    char *path;                 /* as given, for messages */
     int root_fd;
     bool direct;                /* O_DIRECT and libaio */
     struct dir_pool pool;
@@ -258,5 +265,11 @@ struct dir_store {
     struct dir_cache cache;
     GHashTable *folders;        /* path -> struct dir_folder, if unsynced */
 };
+
+/* The store's folder, for messages. */
+static inline const char *dir_path_of(const struct store *store)
+{
+    return ((const struct dir_store *)store->state)->path;
+}
 
 #endif

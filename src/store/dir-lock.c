@@ -42,7 +42,7 @@ struct lock_record {
     int torn_count;
 };
 
-/* --- Slots ------------------------------------------------------------------------ */
+/* --- Slots ---------------------------------------------------------------- */
 
 static void encode(const struct store_owner *owner, struct dir_lock_slot *slot)
 {
@@ -137,7 +137,7 @@ static int write_slot(struct dir_lock *lock)
     return sys.fdatasync(lock->fd) < 0 ? -errno : 0;
 }
 
-/* --- Files ---------------------------------------------------------------------------- */
+/* --- Files ---------------------------------------------------------------- */
 
 static void lock_path(const struct id128 *id, const char *leaf,
                       char path[DIR_PATH_BYTES])
@@ -239,7 +239,7 @@ static int take_file(struct dir_store *dir, const char *path, int operation,
     return -EAGAIN;
 }
 
-/* --- Writers ------------------------------------------------------------------------------ */
+/* --- Writers -------------------------------------------------------------- */
 
 static int refuse(struct store *store, int fd, struct store_owner *holder,
                   GError **error)
@@ -314,13 +314,13 @@ static int lock_write(struct store *store, struct dir_lock *lock,
     if (result == -EUCLEAN) {
         return error_set(error, EUCLEAN,
                          "%s/%s is damaged: neither of its slots can be read",
-                         store->location, path);
+                         dir_path_of(store), path);
     }
     return error_set_errno(error, -result, "cannot lock %s/%s",
-                           store->location, path);
+                           dir_path_of(store), path);
 }
 
-/* --- Readers ------------------------------------------------------------------------------- */
+/* --- Readers -------------------------------------------------------------- */
 
 static int lock_read(struct store *store, struct dir_lock *lock, GError **error)
 {
@@ -354,7 +354,7 @@ static int lock_read(struct store *store, struct dir_lock *lock, GError **error)
                          "changed; try again");
     }
     return error_set_errno(error, -lock->fd, "cannot lock %s/%s",
-                           store->location, path);
+                           dir_path_of(store), path);
 }
 
 int dir_exclude_readers(struct store_lock *base)
@@ -386,7 +386,7 @@ void dir_admit_readers(struct store_lock *base)
     }
 }
 
-/* --- The driver's calls ------------------------------------------------------------------------ */
+/* --- The driver's calls --------------------------------------------------- */
 
 int dir_lock(struct store *store, const struct id128 *id,
              enum store_lock_mode mode, struct store_owner *me,
@@ -407,6 +407,7 @@ int dir_lock(struct store *store, const struct id128 *id,
         g_free(lock);
         return result;
     }
+    dir_cache_age(store->state);
     *result_lock = &lock->lock;
     return 0;
 }
@@ -451,6 +452,6 @@ int dir_holder(struct store *store, const struct id128 *id,
     }
     *holder = record.owner;
     return result < 0 ? error_set_errno(error, -result, "cannot read %s/%s",
-                                        store->location, path)
+                                        dir_path_of(store), path)
                       : 0;
 }

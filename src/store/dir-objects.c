@@ -18,7 +18,7 @@
 
 #define ZERO_CHUNK_BYTES (UINT64_C(1) << 18)
 
-/* --- Buffers ------------------------------------------------------------------- */
+/* --- Buffers -------------------------------------------------------------- */
 
 bool dir_is_aligned(const struct dir_store *dir,
                     const struct store_request *request)
@@ -71,11 +71,11 @@ void dir_fill_zeroes(struct store_request *request, uint64_t from_bytes)
     }
 }
 
-/* --- Reading and writing ------------------------------------------------------------ */
+/* --- Reading and writing -------------------------------------------------- */
 
 static ssize_t call_once(int fd, const struct store_request *request,
                          const struct iovec *iov, int count,
-                         uint64_t done_bytes)
+                         uint64_t done_bytes, int write_flags)
 {
     off_t offset = (off_t)(request->offset_bytes + done_bytes);
     ssize_t got;
@@ -84,8 +84,7 @@ static ssize_t call_once(int fd, const struct store_request *request,
         if (request->op == STORE_READ) {
             got = sys.preadv2(fd, iov, count, offset, 0);
         } else {
-            got = sys.pwritev2(fd, iov, count, offset,
-                               request->flags & STORE_FUA ? RWF_DSYNC : 0);
+            got = sys.pwritev2(fd, iov, count, offset, write_flags);
         }
     } while (got < 0 && errno == EINTR);
     return got < 0 ? -errno : got;
@@ -94,7 +93,7 @@ static ssize_t call_once(int fd, const struct store_request *request,
 /* One call's worth, from `done_bytes` on; returns how much is done then.  Reads
  * end at the end of the file. */
 static int64_t transfer_step(int fd, struct store_request *request,
-                             uint64_t done_bytes)
+                             uint64_t done_bytes, int write_flags)
 {
     g_autofree struct iovec *rest = NULL;
     const struct iovec *iov = request->iov;
@@ -104,7 +103,7 @@ static int64_t transfer_step(int fd, struct store_request *request,
     if (done_bytes > 0 || count > IOV_MAX) {
         iov = rest = iov_rest(request, done_bytes, &count);
     }
-    got = call_once(fd, request, iov, count, done_bytes);
+    got = call_once(fd, request, iov, count, done_bytes, write_flags);
     if (got == 0 && request->op == STORE_WRITE) {
         return -ENOSPC;
     }
@@ -115,7 +114,9 @@ static int64_t transfer_step(int fd, struct store_request *request,
     return got < 0 ? got : (int64_t)done_bytes + got;
 }
 
-/* The rest through a descriptor without O_DIRECT, of the very same file. */
+/* The rest through a descriptor without O_DIRECT, of the very same file.  No
+ * dirty page is left behind, whose write-back would undo a direct write beside
+ * it. */
 static int transfer_buffered(struct dir_file *file,
                              struct store_request *request, uint64_t done_bytes)
 {
@@ -130,7 +131,7 @@ static int transfer_buffered(struct dir_file *file,
         return -errno;
     }
     while (done >= 0 && (uint64_t)done < request->length_bytes) {
-        done = transfer_step(fd, request, (uint64_t)done);
+        done = transfer_step(fd, request, (uint64_t)done, RWF_DSYNC);
     }
     sys.close(fd);
     return done < 0 ? (int)done : 0;
@@ -150,7 +151,8 @@ int dir_transfer(struct dir_store *dir, struct dir_file *file,
         if (!direct || ((uint64_t)done & mask)) {
             return transfer_buffered(file, request, (uint64_t)done);
         }
-        done = transfer_step(file->fd, request, (uint64_t)done);
+        done = transfer_step(file->fd, request, (uint64_t)done,
+                             request->flags & STORE_FUA ? RWF_DSYNC : 0);
         if (done < 0) {
             return (int)done;
         }
@@ -171,7 +173,7 @@ static int do_read(struct dir_store *dir, struct store_request *request)
     return result;
 }
 
-/* --- What changes objects ------------------------------------------------------------ */
+/* --- What changes objects ------------------------------------------------- */
 
 static int call_fallocate(struct dir_file *file, int mode,
                           const struct store_request *request)
@@ -340,7 +342,7 @@ static int do_remove(struct dir_store *dir, struct store_request *request)
     return 0;
 }
 
-/* --- Extents --------------------------------------------------------------------------- */
+/* --- Extents -------------------------------------------------------------- */
 
 /* Where the next data or hole begins, at most `end`. */
 static int64_t seek(int fd, uint64_t at, uint64_t end, int whence)
@@ -353,19 +355,26 @@ static int64_t seek(int fd, uint64_t at, uint64_t end, int whence)
     return (int64_t)MIN((uint64_t)found, end);
 }
 
+/* Both questions are put one after the other: what changed in between must not
+ * give a run of nothing. */
 static int extent(struct dir_file *file, struct store_request *request)
 {
     uint64_t at = request->offset_bytes, end = at + request->length_bytes;
-    int64_t found = seek(file->fd, at, end, SEEK_DATA);
+    int64_t data = seek(file->fd, at, end, SEEK_DATA), hole = 0;
 
-    request->extent.is_data = found == (int64_t)at && at < end;
-    if (request->extent.is_data) {
-        found = seek(file->fd, at, end, SEEK_HOLE);
+    request->extent.is_data = data == (int64_t)at && at < end;
+    if (!request->extent.is_data) {
+        hole = data;
+    } else {
+        hole = seek(file->fd, at, end, SEEK_HOLE);
+        if (hole == (int64_t)at) {      /* punched meanwhile */
+            hole = MIN(at + 512, end);
+        }
     }
-    if (found < 0) {
-        return (int)found;
+    if (hole < 0) {
+        return (int)hole;
     }
-    request->extent.length_bytes = (uint64_t)found - at;
+    request->extent.length_bytes = (uint64_t)hole - at;
     return 0;
 }
 
@@ -381,7 +390,7 @@ static int do_extent(struct dir_store *dir, struct store_request *request)
     return result;
 }
 
-/* --- All of them ------------------------------------------------------------------------- */
+/* --- All of them ---------------------------------------------------------- */
 
 int dir_execute(struct dir_store *dir, struct store_request *request)
 {

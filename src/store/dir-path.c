@@ -18,7 +18,7 @@
 #include <stdio.h>
 #include <string.h>
 
-/* --- Names -------------------------------------------------------------------- */
+/* --- Names ---------------------------------------------------------------- */
 
 void dir_id_path(enum store_kind kind, const struct id128 *id,
                  char path[DIR_PATH_BYTES])
@@ -59,7 +59,7 @@ bool dir_parse_number(const char *text, uint64_t *number)
     return true;
 }
 
-/* --- Opening -------------------------------------------------------------------- */
+/* --- Opening -------------------------------------------------------------- */
 
 static atomic_bool openat2_missing;
 

@@ -29,6 +29,10 @@
 #include <unistd.h>
 
 #define AIO_DEPTH 256
+/* The kernel holds back what one io_submit() brings until it has seen all of
+ * it: with sixteen at once the disk idles meanwhile.  Random reads of 4 KiB at
+ * depth 16 reached 44k a second in whole batches, 56k in fours, 49k singly. */
+#define AIO_SUBMIT_MAX 4u
 #define AIO_RING_MAGIC 0xa10a10a1u
 
 /* What io_context_t points to. */
@@ -51,6 +55,9 @@ struct dir_queue {
     bool may_block;
     bool fd_wanted;             /* somebody may be polling the descriptor */
     bool raised;                /* by ourselves, since it was last drained */
+    int64_t events_due;         /* events of what was collected, less those
+                                   read: while there are any, the descriptor
+                                   is readable, or will be, for nothing */
     bool no_wait_fails;         /* RWF_NOWAIT isn't known here */
     struct request_list submitted;
     struct request_list waiting;    /* for room in libaio */
@@ -62,14 +69,16 @@ struct dir_queue {
     struct iocb *batch[AIO_DEPTH];
     unsigned batch_count;
 
-    GMutex lock;                /* guards `finished` */
+    GMutex lock;                /* guards: */
     struct request_list finished;
+    unsigned finished_events;   /* raised for them */
 };
 
-static_assert(sizeof(struct iocb) <= sizeof(((struct store_request *)0)->driver),
+static_assert(sizeof(struct iocb) <=
+                  sizeof(((struct store_request *)0)->driver),
               "an iocb fits into a request");
 
-/* --- Lists -------------------------------------------------------------------- */
+/* --- Lists ---------------------------------------------------------------- */
 
 static void list_init(struct request_list *list)
 {
@@ -111,12 +120,13 @@ static void list_move(struct request_list *to, struct request_list *from)
     }
 }
 
-/* --- Completing ------------------------------------------------------------------ */
+/* --- Completing ----------------------------------------------------------- */
 
 static void raise_event(struct dir_queue *queue)
 {
     if (!queue->raised) {
         queue->raised = true;
+        queue->events_due++;
         eventfd_write(queue->event_fd, 1);
     }
 }
@@ -135,6 +145,7 @@ void dir_queue_finished(struct dir_queue *queue, struct store_request *request)
     g_mutex_lock(&queue->lock);
     list_push(&queue->finished, request);
     if (queue->finished.count == 1) {
+        queue->finished_events++;
         eventfd_write(queue->event_fd, 1);
     }
     g_mutex_unlock(&queue->lock);
@@ -152,7 +163,7 @@ static void to_pool(struct dir_queue *queue, struct store_request *request,
     dir_pool_push(queue->dir, request);
 }
 
-/* --- libaio ------------------------------------------------------------------------ */
+/* --- libaio --------------------------------------------------------------- */
 
 static struct iocb *iocb_of(struct store_request *request)
 {
@@ -193,8 +204,8 @@ static void submit_batch(struct dir_queue *queue)
     unsigned at = 0;
 
     while (at < queue->batch_count) {
-        int taken = sys.io_submit(queue->aio, queue->batch_count - at,
-                                  queue->batch + at);
+        unsigned count = MIN(queue->batch_count - at, AIO_SUBMIT_MAX);
+        int taken = sys.io_submit(queue->aio, count, queue->batch + at);
 
         if (taken > 0) {
             at += (unsigned)taken;
@@ -224,6 +235,7 @@ static void aio_done(struct dir_queue *queue, const struct io_event *event)
     bool read = request->op == STORE_READ;
 
     queue->aio_count--;
+    queue->events_due++;
     if (got == (int64_t)request->length_bytes) {
         dir_file_put(queue->dir, file,
                      !read && !(request->flags & STORE_FUA));
@@ -285,7 +297,7 @@ static void reap(struct dir_queue *queue)
     }
 }
 
-/* --- Starting a request ---------------------------------------------------------------- */
+/* --- Starting a request --------------------------------------------------- */
 
 static bool is_transfer(const struct store_request *request)
 {
@@ -380,13 +392,14 @@ static void start(struct dir_queue *queue, struct store_request *request)
                !queue->dir->direct) {
         start_buffered_read(queue, request);
     } else if (request->op == STORE_SYNC && is_synced(queue, request)) {
-        complete(queue, request, dir_file_failure(queue->dir, &request->object));
+        complete(queue, request,
+                 dir_file_failure(queue->dir, &request->object));
     } else {
         to_pool(queue, request, NULL, 0);
     }
 }
 
-/* --- The driver's calls ------------------------------------------------------------------- */
+/* --- The driver's calls --------------------------------------------------- */
 
 void dir_queue_submit(struct store_queue *base, struct store_request *request)
 {
@@ -424,18 +437,24 @@ static void refill(struct dir_queue *queue)
     }
 }
 
+/* An event may come after what it tells of was collected: read it later. */
 static void collect(struct dir_queue *queue)
 {
     eventfd_t drained;
 
-    if (queue->raised || queue->aio_count > 0 || queue->pooled_count > 0) {
-        eventfd_read(queue->event_fd, &drained);
+    if (queue->aio_count > 0 || queue->pooled_count > 0 ||
+        queue->events_due > 0) {
+        if (eventfd_read(queue->event_fd, &drained) == 0) {
+            queue->events_due -= (int64_t)drained;
+        }
         queue->raised = false;
     }
     if (queue->pooled_count > 0) {
         g_mutex_lock(&queue->lock);
         queue->pooled_count -= queue->finished.count;
         list_move(&queue->done, &queue->finished);
+        queue->events_due += queue->finished_events;
+        queue->finished_events = 0;
         g_mutex_unlock(&queue->lock);
     }
     reap(queue);

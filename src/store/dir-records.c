@@ -20,7 +20,7 @@
 #include <string.h>
 #include <sys/file.h>
 
-/* --- Names ---------------------------------------------------------------------- */
+/* --- Names ---------------------------------------------------------------- */
 
 /* The rule of archip_name_check(), again: what gets here becomes a path. */
 static bool name_is_safe(const char *name)
@@ -57,7 +57,7 @@ static int record_path(const struct store_record *record,
     g_assert_not_reached();
 }
 
-/* --- Reading ---------------------------------------------------------------------- */
+/* --- Reading -------------------------------------------------------------- */
 
 static int read_all(int fd, uint8_t *buffer, size_t bytes)
 {
@@ -113,14 +113,14 @@ int dir_get(struct store *store, const struct store_record *record,
     if (result == -EFBIG) {
         return error_set(error, EUCLEAN,
                          "%s/%s is damaged: it is larger than any record",
-                         store->location, path);
+                         dir_path_of(store), path);
     }
     return result < 0 ? error_set_errno(error, -result, "cannot read %s/%s",
-                                        store->location, path)
+                                        dir_path_of(store), path)
                       : 0;
 }
 
-/* --- Writing ------------------------------------------------------------------------ */
+/* --- Writing -------------------------------------------------------------- */
 
 static int write_all(int fd, const uint8_t *value, size_t bytes)
 {
@@ -265,11 +265,11 @@ int dir_put(struct store *store, const struct store_record *record,
     }
     result = dir_put_file(store->state, path, value, bytes, exclusive);
     return result < 0 ? error_set_errno(error, -result, "cannot write %s/%s",
-                                        store->location, path)
+                                        dir_path_of(store), path)
                       : 0;
 }
 
-/* --- Removing ------------------------------------------------------------------------- */
+/* --- Removing ------------------------------------------------------------- */
 
 static int drop_file(struct dir_store *dir, const char *path)
 {
@@ -299,7 +299,7 @@ int dir_drop(struct store *store, const struct store_record *record,
     }
     result = drop_file(store->state, path);
     return result < 0 ? error_set_errno(error, -result, "cannot remove %s/%s",
-                                        store->location, path)
+                                        dir_path_of(store), path)
                       : 0;
 }
 
@@ -337,7 +337,7 @@ void dir_clean_temporaries(struct dir_store *dir, const char *path)
     closedir(folder);
 }
 
-/* --- Listing ------------------------------------------------------------------------------ */
+/* --- Listing -------------------------------------------------------------- */
 
 /* Names in a folder; temporary ones that a crash left are removed. */
 static int add_names(struct dir_store *dir, const char *path, GPtrArray *names)
@@ -436,7 +436,7 @@ int dir_list(struct store *store, enum store_record_kind kind,
     }
     if (result < 0) {
         return error_set_errno(error, -result, "cannot list %s",
-                               store->location);
+                               dir_path_of(store));
     }
     g_ptr_array_sort(names, compare_names);
     for (guint i = 0; i < names->len && result == 0; i++) {

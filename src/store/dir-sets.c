@@ -11,7 +11,7 @@
 #include <fcntl.h>
 #include <string.h>
 
-/* --- Walking folders ---------------------------------------------------------------- */
+/* --- Walking folders ------------------------------------------------------ */
 
 /* Call `each` for every name in the folder `name` of `at_fd`.  0 when there is
  * no such folder. */
@@ -47,7 +47,7 @@ static int walk(int at_fd, const char *name,
     return result;
 }
 
-/* --- Listing ---------------------------------------------------------------------------- */
+/* --- Listing -------------------------------------------------------------- */
 
 struct listing {
     enum store_kind kind;
@@ -134,7 +134,7 @@ int dir_list_objects(struct store *store, enum store_kind kind,
     }
     return result < 0 ? error_set_errno(error, -result,
                                         "cannot list the objects of a layer "
-                                        "in %s", store->location)
+                                        "in %s", dir_path_of(store))
                       : 0;
 }
 
@@ -149,10 +149,11 @@ int dir_allocated(struct store *store, const struct store_object *object,
     dir_object_path(object, path);
     fd = dir_open(dir, path, O_PATH);
     if (fd < 0) {
-        return error_set_errno(error, -fd, "%s/%s", store->location, path);
+        return error_set_errno(error, -fd, "%s/%s", dir_path_of(store), path);
     }
     if (sys.fstat(fd, &status) < 0) {
-        result = error_set_errno(error, errno, "%s/%s", store->location, path);
+        result = error_set_errno(error, errno, "%s/%s", dir_path_of(store),
+                                 path);
     } else {
         *bytes = (uint64_t)status.st_blocks * 512;
     }
@@ -160,7 +161,7 @@ int dir_allocated(struct store *store, const struct store_object *object,
     return result;
 }
 
-/* --- Syncing -------------------------------------------------------------------------------- */
+/* --- Syncing -------------------------------------------------------------- */
 
 /* A fresh descriptor: it learns of write-back that failed and wasn't told to
  * anybody yet, such as that of a process that died. */
@@ -190,11 +191,11 @@ int dir_sync_all(struct store *store, enum store_kind kind,
         result = sync_file_system(dir);
     }
     return result < 0 ? error_set_errno(error, -result, "cannot sync %s",
-                                        store->location)
+                                        dir_path_of(store))
                       : 0;
 }
 
-/* --- Removing -------------------------------------------------------------------------------- */
+/* --- Removing ------------------------------------------------------------- */
 
 /* A file, or a folder with all in it; links are removed, not followed. */
 static int remove_entry(int folder_fd, const char *name, void *opaque)
@@ -249,6 +250,6 @@ int dir_remove_all(struct store *store, enum store_kind kind,
     result = remove_id(dir, path);
     dir_files_removed(dir, kind, id);
     return result < 0 ? error_set_errno(error, -result, "cannot remove %s/%s",
-                                        store->location, path)
+                                        dir_path_of(store), path)
                       : 0;
 }

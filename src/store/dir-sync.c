@@ -19,7 +19,8 @@
 #include <string.h>
 
 /* Make everything up to now durable by `call`, which is made unlocked. */
-static int sync_point_run_locked(struct dir_store *dir, struct sync_point *point,
+static int sync_point_run_locked(struct dir_store *dir,
+                                 struct sync_point *point,
                                  int (*call)(struct dir_store *dir, void *what),
                                  void *what)
 {
@@ -52,7 +53,7 @@ static int sync_point_run_locked(struct dir_store *dir, struct sync_point *point
     return result;
 }
 
-/* --- Files ------------------------------------------------------------------- */
+/* --- Files ---------------------------------------------------------------- */
 
 static int sync_fd(struct dir_store *dir, void *what)
 {
@@ -92,7 +93,7 @@ bool dir_file_is_clean(struct dir_store *dir, struct dir_file *file)
     return clean;
 }
 
-/* --- Folders ------------------------------------------------------------------- */
+/* --- Folders -------------------------------------------------------------- */
 
 static int sync_folder(struct dir_store *dir, void *what)
 {

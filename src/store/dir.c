@@ -5,7 +5,8 @@
  *
  * Options:
  *   io=auto|direct|buffered   how data goes to the disk; auto finds out
- *   fds=N                     open files kept, 4 to 65536
+ *   fds=N                     open files kept, 4 to 65536; by default 4096
+ *                             or half of what the process may have
  *   threads=N                 for what may block, 1 to 256
  */
 #include "store/dir-internal.h"
@@ -25,13 +26,13 @@
 #include <sys/resource.h>
 #include <sys/statvfs.h>
 
-#define FDS_DEFAULT 512
+#define FDS_DEFAULT 4096
 #define THREADS_DEFAULT 16
 
 static const char *const store_folders[] = {"names", "intents", "maps",
                                             "blocks"};
 
-/* --- Is it a store? --------------------------------------------------------------- */
+/* --- Is it a store? ------------------------------------------------------- */
 
 static int check_format(const char *path, GBytes *value, GError **error)
 {
@@ -179,6 +180,11 @@ static int find_store(struct dir_store *dir, const char *path, unsigned flags,
         return error_set_errno(error, -empty, "cannot read %s", path);
     }
     if (!empty) {
+        /* Perhaps made by another process since we looked. */
+        result = read_format(dir, path, error);
+        if (result != -ENOENT) {
+            return result;
+        }
         return error_set(error, EINVAL,
                          "not an Archipelago store: %s has other things in it "
                          "and no " DIR_FORMAT_NAME "; name a store or an empty "
@@ -192,7 +198,7 @@ static int find_store(struct dir_store *dir, const char *path, unsigned flags,
     return create_store(dir, path, error);
 }
 
-/* --- How to do I/O -------------------------------------------------------------------- */
+/* --- How to do I/O -------------------------------------------------------- */
 
 struct alignment {
     uint32_t offset_bytes, memory_bytes;
@@ -205,7 +211,8 @@ static bool try_alignment(int fd, const struct alignment *alignment)
     struct iovec iov = {NULL, bytes};
     bool works;
 
-    if (posix_memalign(&iov.iov_base, MAX(alignment->memory_bytes, 64), bytes)) {
+    if (posix_memalign(&iov.iov_base, MAX(alignment->memory_bytes, 64),
+                       bytes)) {
         return false;
     }
     memset(iov.iov_base, 0x5a, bytes);
@@ -313,7 +320,7 @@ static int choose_io(struct dir_store *dir, const char *path,
                                    "in %s; io=buffered would", path);
 }
 
-/* --- Opening and closing ----------------------------------------------------------------- */
+/* --- Opening and closing -------------------------------------------------- */
 
 static uint64_t default_fds(void)
 {
@@ -350,11 +357,12 @@ static void folder_free(gpointer data)
     g_free(folder);
 }
 
-static struct dir_store *dir_store_new(struct store *store)
+static struct dir_store *dir_store_new(struct store *store, const char *path)
 {
     struct dir_store *dir = g_new0(struct dir_store, 1);
 
     dir->store = store;
+    dir->path = g_strdup(path);
     dir->root_fd = -1;
     g_mutex_init(&dir->lock);
     g_cond_init(&dir->synced);
@@ -371,6 +379,7 @@ static void dir_store_free(struct dir_store *dir)
     g_hash_table_unref(dir->folders);
     g_cond_clear(&dir->synced);
     g_mutex_clear(&dir->lock);
+    g_free(dir->path);
     g_free(dir);
 }
 
@@ -392,7 +401,7 @@ static int dir_store_open(struct store *store, const char *path,
     if (result < 0) {
         return result;
     }
-    dir = dir_store_new(store);
+    dir = dir_store_new(store, path);
     result = open_root(dir, path, error);
     if (result == 0) {
         result = find_store(dir, path, flags, error);
@@ -427,13 +436,14 @@ static int dir_status(struct store *store, struct store_status *status,
 
     if (fstatvfs(dir->root_fd, &space) < 0) {
         return error_set_errno(error, errno, "cannot ask for the space in %s",
-                               store->location);
+                               dir->path);
     }
     *status = (struct store_status){
         .total_bytes = (uint64_t)space.f_blocks * space.f_frsize,
         .free_bytes = (uint64_t)space.f_bavail * space.f_frsize,
     };
-    g_strlcpy(status->io, dir->direct ? "direct (libaio)" : "buffered (threads)",
+    g_strlcpy(status->io,
+              dir->direct ? "direct (libaio)" : "buffered (threads)",
               sizeof(status->io));
     return 0;
 }

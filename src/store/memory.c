@@ -58,7 +58,7 @@ struct memory_lock {
     enum store_lock_mode mode;
 };
 
-/* --- Worlds ---------------------------------------------------------------- */
+/* --- Worlds --------------------------------------------------------------- */
 
 static guint id_hash(gconstpointer key)
 {
@@ -86,8 +86,8 @@ static struct world *world_new(void)
     struct world *world = g_new0(struct world, 1);
 
     g_mutex_init(&world->lock);
-    world->objects = g_hash_table_new_full(store_object_hash, store_object_equal,
-                                           g_free, object_free);
+    world->objects = g_hash_table_new_full(
+        store_object_hash, store_object_equal, g_free, object_free);
     world->records = g_hash_table_new_full(g_str_hash, g_str_equal, g_free,
                                            (GDestroyNotify)g_bytes_unref);
     world->locks = g_hash_table_new_full(id_hash, id_equal, g_free, g_free);
@@ -152,7 +152,7 @@ static int memory_status(struct store *store, struct store_status *status,
     return 0;
 }
 
-/* --- Objects ----------------------------------------------------------------- */
+/* --- Objects -------------------------------------------------------------- */
 
 static struct object *object_find(struct world *world,
                                   const struct store_object *name)
@@ -349,7 +349,7 @@ static int carry_out(struct store *store, struct store_request *request)
     return result;
 }
 
-/* --- Queues -------------------------------------------------------------------- */
+/* --- Queues --------------------------------------------------------------- */
 
 static int memory_queue_open(struct store *store, unsigned flags,
                              struct store_queue **queue, GError **error)
@@ -419,7 +419,7 @@ static int memory_poll(struct store_queue *queue)
     return count;
 }
 
-/* --- Records ---------------------------------------------------------------------- */
+/* --- Records -------------------------------------------------------------- */
 
 static char *record_key(const struct store_record *record)
 {
@@ -523,7 +523,7 @@ static int memory_list(struct store *store, enum store_record_kind kind,
     return result;
 }
 
-/* --- Sets of objects ----------------------------------------------------------------- */
+/* --- Sets of objects ------------------------------------------------------ */
 
 static uint64_t object_allocated(const struct object *object)
 {
@@ -617,7 +617,7 @@ static int memory_remove_all(struct store *store, enum store_kind kind,
     return doomed.is_map ? memory_drop(store, &header, error) : 0;
 }
 
-/* --- Locks --------------------------------------------------------------------------- */
+/* --- Locks ---------------------------------------------------------------- */
 
 static struct lock_state *lock_find(struct world *world, const struct id128 *id)
 {

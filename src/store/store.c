@@ -15,6 +15,7 @@
 static const struct store_driver *const drivers[] = {
     &store_dir,
     &store_memory,
+    &store_fault,
 };
 
 static const struct store_driver *find_driver(const char *scheme)
@@ -61,11 +62,23 @@ static int parse_scheme(const char *location, const char **rest,
     return 0;
 }
 
+/* What follows '?' belongs to the store that the fault store wraps. */
+static int split_rest(const struct store_driver *driver, const char *rest,
+                      char **path, GHashTable **options, GError **error)
+{
+    if (driver == &store_fault) {
+        *path = g_strdup(rest);
+        *options = g_hash_table_new(g_str_hash, g_str_equal);
+        return 0;
+    }
+    return location_split(rest, path, options, error);
+}
+
 int store_open(const char *location, unsigned flags, struct store **store,
                GError **error)
 {
     g_autoptr(GHashTable) options = NULL;
-    const struct store_driver *driver;
+    const struct store_driver *driver = NULL;
     g_autofree char *path = NULL;
     struct store *made;
     const char *rest = NULL;
@@ -73,7 +86,7 @@ int store_open(const char *location, unsigned flags, struct store **store,
 
     result = parse_scheme(location, &rest, &driver, error);
     if (result == 0) {
-        result = location_split(rest, &path, &options, error);
+        result = split_rest(driver, rest, &path, &options, error);
     }
     if (result < 0) {
         return result;

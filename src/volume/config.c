@@ -64,7 +64,7 @@ static char *user_directory(const char *variable, const char *below_home)
     return g_build_filename(home ? home : g_get_home_dir(), below_home, NULL);
 }
 
-/* --- Reading ------------------------------------------------------------- */
+/* --- Reading ------------------------------------------------------------ */
 
 static bool is_option_key(const char *key)
 {
@@ -168,7 +168,7 @@ static int config_read(config **read, GError **error)
     return result;
 }
 
-/* --- Looking up ---------------------------------------------------------- */
+/* --- Looking up --------------------------------------------------------- */
 
 /* The value without the blanks at its end, which GKeyFile keeps; NULL: no such
  * key. */
@@ -231,7 +231,7 @@ static int unknown_store(const config *self, const char *name, GError **error)
                      name, paths->str, known);
 }
 
-/* --- Locations ----------------------------------------------------------- */
+/* --- Locations ---------------------------------------------------------- */
 
 /* "SCHEME:": lower-case letters, digits and '-' before the first colon. */
 static bool has_scheme(const char *location)
@@ -392,7 +392,7 @@ static int resolve_with(const config *self, const char *location,
     return result < 0 ? result : resolve_word(self, location, resolved, error);
 }
 
-/* --- The default --------------------------------------------------------- */
+/* --- The default -------------------------------------------------------- */
 
 static int default_directory(char **resolved, GError **error)
 {

@@ -74,6 +74,29 @@ static int intent_begin(struct intent *intent, archip_store *store,
     return rc;
 }
 
+/*
+ * For a removal.  In a full store there is no room for its intent, and removing
+ * is how room is made: then it goes on with the lock alone.  Dropping the name
+ * still decides at once whether the volume is gone; a crash after that leaves
+ * what it had to the collector.
+ */
+static int intent_begin_remove(struct intent *intent, archip_store *store,
+                               const struct id128 *id,
+                               const struct id128 *layer, const char *name,
+                               GError **error)
+{
+    g_autoptr(GError) failure = NULL;
+    int rc = intent_begin(intent, store, id, layer, name, "remove", &failure);
+
+    if (rc == -ENOSPC || rc == -EDQUOT) {
+        return intent_lock(intent, "remove", error);
+    }
+    if (rc < 0) {
+        g_propagate_error(error, g_steal_pointer(&failure));
+    }
+    return rc;
+}
+
 static int intent_end(struct intent *intent, GError **error)
 {
     int rc = intent->store->driver->drop(intent->store, &intent->record,
@@ -346,11 +369,15 @@ static int volume_remove(archip_store *store, const char *name, GError **error)
         return rc;
     }
     g_clear_error(error);
-    rc = intent_begin(&intent, store, &id, &layer, name, "remove", error);
+    rc = intent_begin_remove(&intent, store, &id, &layer, name, error);
     if (rc < 0) {
         return rc;
     }
-    rc = remove_named(store, name, &id, &layer, error);
+    if (store->store->driver->exclude_readers(intent.lock) < 0) {
+        rc = error_set(error, EBUSY, "it is open for reading somewhere");
+    } else {
+        rc = remove_named(store, name, &id, &layer, error);
+    }
     if (rc < 0) {
         store->store->driver->unlock(intent.lock);
         intent_finish(store, &id, NULL);
@@ -383,6 +410,20 @@ static int names_collect(const struct store_record *record, void *opaque)
     return 0;
 }
 
+/* The header of a volume that is open for writing isn't marked clean. */
+static void mark_if_held(archip_store *store, const struct id128 *id,
+                         archip_volume_info *info)
+{
+    struct store_owner owner = { 0 };
+    bool held = false;
+
+    if (!(info->flags & ARCHIP_VOLUME_CLEAN) &&
+        store->store->driver->holder(store->store, id, &owner, &held,
+                                     NULL) == 0 && held) {
+        info->flags |= ARCHIP_VOLUME_CLEAN;
+    }
+}
+
 static int list_one(archip_store *store, const char *name,
                     int (*each)(const archip_volume_info *info,
                                 const char *error, void *opaque),
@@ -403,6 +444,7 @@ static int list_one(archip_store *store, const char *name,
     }
     if (rc == 0) {
         info_fill(&info, name, &header, store->store);
+        mark_if_held(store, &id, &info);
         header_clear(&header);
     }
     return each(&info, error ? error->message : NULL, opaque);

@@ -75,7 +75,35 @@ static void inbox_run(archip_queue *queue)
     }
 }
 
+/* From now on the calling thread's. */
+static void queue_own(archip_queue *queue)
+{
+    g_atomic_pointer_set(&queue->thread, g_thread_self());
+}
+
+/* What is there to be collected must show in the descriptor. */
+static void queue_announce(archip_queue *queue)
+{
+    if (queue->completed.length && !queue->signalled && !queue->quiet) {
+        queue->signalled = true;
+        event_raise(queue);
+    }
+}
+
 /* --- Opening and closing -------------------------------------------------------- */
+
+/* Only from when on somebody may poll: a store needn't announce what is fetched
+ * at once anyhow. */
+static void queue_watch_store(archip_queue *queue)
+{
+    struct epoll_event event = { .events = EPOLLIN };
+
+    if (!queue->watches_store) {
+        queue->watches_store = true;
+        g_assert(epoll_ctl(queue->epoll_fd, EPOLL_CTL_ADD,
+                           store_queue_fd(queue->store_queue), &event) == 0);
+    }
+}
 
 static int queue_open_fds(archip_queue *queue, GError **error)
 {
@@ -84,9 +112,7 @@ static int queue_open_fds(archip_queue *queue, GError **error)
     queue->event_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     queue->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
     if (queue->event_fd < 0 || queue->epoll_fd < 0 ||
-        epoll_ctl(queue->epoll_fd, EPOLL_CTL_ADD, queue->event_fd, &event) ||
-        epoll_ctl(queue->epoll_fd, EPOLL_CTL_ADD,
-                  store_queue_fd(queue->store_queue), &event)) {
+        epoll_ctl(queue->epoll_fd, EPOLL_CTL_ADD, queue->event_fd, &event)) {
         return error_set_errno(error, errno, "can't open a queue");
     }
     return 0;
@@ -116,17 +142,25 @@ int queue_new(archip_volume *volume, unsigned flags, archip_queue **queue,
         queue_free(new_queue);
         return rc;
     }
+    if (!(flags & ARCHIP_QUEUE_MAY_BLOCK)) {
+        queue_watch_store(new_queue);
+    }
     *queue = new_queue;
     return 0;
+}
+
+static void queue_drain(archip_queue *queue)
+{
+    while (queue->in_flight) {
+        queue_turn(queue, -1);
+    }
 }
 
 void queue_free(archip_queue *queue)
 {
     struct request *request;
 
-    while (queue->in_flight) {
-        queue_turn(queue, -1);
-    }
+    queue_drain(queue);
     while ((request = g_queue_pop_head(&queue->completed))) {
         request_free(request);
     }
@@ -155,7 +189,9 @@ int archip_queue_open(archip_volume *volume, unsigned flags,
     if (queue_new(volume, flags, queue, &error) < 0) {
         return api_fail(error);
     }
-    g_atomic_int_inc(&volume->queue_count);
+    g_mutex_lock(&volume->queues_lock);
+    g_ptr_array_add(volume->queues, *queue);
+    g_mutex_unlock(&volume->queues_lock);
     return 0;
 }
 
@@ -164,29 +200,79 @@ void archip_queue_close(archip_queue *queue)
     if (queue) {
         archip_volume *volume = queue->volume;
 
+        queue_own(queue);
+        queue_drain(queue);
+        g_mutex_lock(&volume->queues_lock);
+        g_ptr_array_remove_fast(volume->queues, queue);
+        g_mutex_unlock(&volume->queues_lock);
         queue_free(queue);
-        g_atomic_int_add(&volume->queue_count, -1);
     }
 }
 
 int archip_queue_fd(archip_queue *queue)
 {
+    queue_watch_store(queue);
     return queue->epoll_fd;
 }
 
 /* --- Turning ------------------------------------------------------------------------ */
 
-void queue_turn(archip_queue *queue, int timeout_ms)
+static void queue_work(archip_queue *queue)
 {
-    struct pollfd pollfd = { queue->epoll_fd, POLLIN, 0 };
-
-    if (timeout_ms != 0) {
-        poll(&pollfd, 1, timeout_ms);
-    }
     inbox_run(queue);
     do {
         store_kick(queue->store_queue);
     } while (store_poll(queue->store_queue) > 0);
+}
+
+/* The other queues of the volume that this thread used last: nobody else may
+ * touch them now. */
+static GPtrArray *queue_siblings(const archip_queue *queue)
+{
+    GPtrArray *siblings = g_ptr_array_new();
+    archip_volume *volume = queue->volume;
+
+    g_mutex_lock(&volume->queues_lock);
+    for (guint i = 0; i < volume->queues->len; i++) {
+        archip_queue *other = g_ptr_array_index(volume->queues, i);
+
+        if (other != queue && other->in_flight &&
+            g_atomic_pointer_get(&other->thread) == g_thread_self()) {
+            g_ptr_array_add(siblings, other);
+        }
+    }
+    g_mutex_unlock(&volume->queues_lock);
+    return siblings;
+}
+
+static void queue_wait(archip_queue *queue, int timeout_ms)
+{
+    g_autoptr(GPtrArray) siblings = queue_siblings(queue);
+    g_autofree struct pollfd *fds = g_new(struct pollfd, siblings->len + 1);
+
+    queue_watch_store(queue);
+    fds[siblings->len] = (struct pollfd){ queue->epoll_fd, POLLIN, 0 };
+    for (guint i = 0; i < siblings->len; i++) {
+        archip_queue *other = g_ptr_array_index(siblings, i);
+
+        queue_watch_store(other);
+        fds[i] = (struct pollfd){ other->epoll_fd, POLLIN, 0 };
+    }
+    poll(fds, siblings->len + 1, timeout_ms);
+    for (guint i = 0; i < siblings->len; i++) {
+        archip_queue *other = g_ptr_array_index(siblings, i);
+
+        queue_work(other);
+        queue_announce(other);
+    }
+}
+
+void queue_turn(archip_queue *queue, int timeout_ms)
+{
+    if (timeout_ms != 0) {
+        queue_wait(queue, timeout_ms);
+    }
+    queue_work(queue);
 }
 
 static void queue_completed(struct request *request)
@@ -196,15 +282,6 @@ static void queue_completed(struct request *request)
     queue->in_flight--;
     queue->requests--;
     g_queue_push_tail(&queue->completed, request);
-}
-
-/* What is there to be collected must show in the descriptor. */
-static void queue_announce(archip_queue *queue)
-{
-    if (queue->completed.length && !queue->signalled && !queue->quiet) {
-        queue->signalled = true;
-        event_raise(queue);
-    }
 }
 
 int archip_submit(archip_queue *queue, const archip_request *requests,
@@ -217,6 +294,7 @@ int archip_submit(archip_queue *queue, const archip_request *requests,
             return api_fail(error);
         }
     }
+    queue_own(queue);
     for (size_t i = 0; i < count; i++) {
         queue->in_flight++;
         queue->requests++;
@@ -254,6 +332,7 @@ int archip_queue_reap(archip_queue *queue, archip_completion *completions,
     gint64 end_us = g_get_monotonic_time() + timeout_ms * G_GINT64_CONSTANT(1000);
 
     max = MIN(max, (size_t)G_MAXINT);
+    queue_own(queue);
     g_ptr_array_set_size(queue->texts, 0);
     if (!queue->completed.length || queue->signalled) {
         queue_turn(queue, 0);

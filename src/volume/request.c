@@ -289,11 +289,12 @@ static int request_grow(struct request *request, uint64_t end_bytes,
                         GError **error)
 {
     archip_volume *volume = request->volume;
-    uint64_t size_bytes = (end_bytes + 511) / 512 * 512;
+    uint64_t size_bytes;
 
-    if (size_bytes > ARCHIP_SIZE_MAX) {
+    if (end_bytes > ARCHIP_SIZE_MAX) {
         return error_set(error, EFBIG, "it can't grow beyond 1 PiB");
     }
+    size_bytes = (end_bytes + 511) / 512 * 512;
     g_mutex_lock(&volume->map->lock);
     if (volume->map->header.shrink_bytes) {
         g_mutex_unlock(&volume->map->lock);

@@ -237,6 +237,8 @@ static void volume_free(archip_volume *volume)
     volume_forget_objects(volume);
     g_hash_table_unref(volume->objects);
     g_hash_table_unref(volume->drops);
+    g_ptr_array_unref(volume->queues);
+    g_mutex_clear(&volume->queues_lock);
     g_mutex_clear(&volume->life);
     g_free(volume->name);
     g_free(volume->owner);
@@ -259,6 +261,8 @@ static archip_volume *volume_new(archip_store *store, const char *name,
     volume->drops = g_hash_table_new_full(g_int64_hash, g_int64_equal, g_free,
                                           NULL);
     g_queue_init(&volume->unsynced);
+    volume->queues = g_ptr_array_new();
+    g_mutex_init(&volume->queues_lock);
     g_mutex_init(&volume->life);
     return volume;
 }
@@ -369,7 +373,7 @@ int archip_volume_close(archip_volume *volume)
     if (!volume) {
         return 0;
     }
-    g_assert(g_atomic_int_get(&volume->queue_count) == 0);
+    g_assert(volume->queues->len == 0);
     rc = volume_deactivate(volume, &error);
     if (rc < 0) {
         error_prefix(&error, "closing volume '%s': ", volume->name);

@@ -12,6 +12,7 @@
  *   map->lock        the map, and of the volume: objects, drops, flush,
  *                    background
  *   queue->inbox_lock   tasks that other threads gave to a queue
+ *   volume->queues_lock which queues there are; nothing is taken under it
  * No I/O is done under map->lock.
  *
  * A queue, and each request and piece on it, is used only by the thread that
@@ -51,8 +52,11 @@ struct archip_queue {
     archip_volume *volume;
     unsigned flags;
     struct store_queue *store_queue;
-    int epoll_fd;               /* what the caller polls: the next two */
+    int epoll_fd;               /* what the caller polls: the next, and the
+                                   store queue's if `watches_store` */
     int event_fd;
+    bool watches_store;
+    GThread *thread;            /* that used it last */
     bool quiet;                 /* the caller reaps at once: no need to wake */
     bool signalled;             /* by ourselves, through event_fd */
     unsigned requests;          /* the caller's, not completed */
@@ -65,12 +69,16 @@ struct archip_queue {
 
 /* Any thread: run `task` on the queue's. */
 void queue_post(archip_queue *queue, struct task *task);
-/* Open without touching volume->queue_count: for the volume's own work. */
+/* Open without entering it in volume->queues: for the volume's own work. */
 int queue_new(archip_volume *volume, unsigned flags, archip_queue **queue,
               GError **error);
 void queue_free(archip_queue *queue);
-/* Do what there is to do, then wait for at least one event if `timeout_ms`
- * isn't 0. */
+/*
+ * Do what there is to do, waiting for an event before if `timeout_ms` isn't 0.
+ * What one queue waits for may be under way on another (a flush, a page, a
+ * neighbour's write): a thread that waits keeps all queues going that it used
+ * last.
+ */
 void queue_turn(archip_queue *queue, int timeout_ms);
 
 /* --- request.c --------------------------------------------------------------------- */
@@ -287,7 +295,8 @@ struct archip_volume {
     struct id128 id;
     unsigned flags;             /* ARCHIP_OPEN_... */
     GMutex life;
-    gint queue_count;           /* atomic */
+    GMutex queues_lock;         /* guards: */
+    GPtrArray *queues;          /* archip_queue: the callers' */
     gint active;                /* atomic: map and, for writing, lock are held */
     gsize size_bytes;           /* atomic copy of the header's */
     struct store_lock *write_lock, *read_lock;

@@ -516,13 +516,45 @@ static bool write_must_read(const struct piece *piece)
              block_layer(piece, piece->end - 1)));
 }
 
+/* How far a piece of zeroes goes past its request, to the end of the volume's
+ * last block. */
+static uint64_t piece_excess(const struct piece *piece)
+{
+    uint64_t end = piece->index * piece_header(piece)->object_bytes +
+                   piece->end;
+
+    return piece_clears(piece) && end > piece->request->end_bytes
+               ? end - piece->request->end_bytes
+               : 0;
+}
+
+/* The volume grew, so what was the rest of its last block may be another's data
+ * now: keep to the request. */
+static void piece_trim(struct piece *piece)
+{
+    uint32_t block = piece_header(piece)->block_bytes;
+    uint64_t excess = piece_excess(piece);
+
+    if (!excess ||
+        piece_header(piece)->size_bytes <= piece->request->end_bytes) {
+        return;
+    }
+    piece->end -= (uint32_t)excess;
+    if (piece->op == ARCHIP_DISCARD) {
+        piece->end = piece->end / block * block;
+    } else {
+        piece->op = ARCHIP_WRITE;
+        piece->zeroes = true;
+    }
+}
+
 static bool write_admit(struct piece *piece)
 {
     if (piece->creates) {
         return piece_admit(piece, 0, piece_header(piece)->object_bytes, true);
     }
     return piece_admit(piece, piece->write_start, piece->write_end,
-                       write_must_read(piece));
+                       write_must_read(piece) || piece_excess(piece));
 }
 
 /* Everything that may have to wait for a page is done before the piece takes
@@ -571,6 +603,10 @@ enum piece_state write_prepare(struct piece *piece)
 
     if (rc < 0) {
         return piece_stuck(piece, rc, wanted, error);
+    }
+    piece_trim(piece);
+    if (piece->start >= piece->end) {
+        return PIECE_DONE;
     }
     if (piece_unmaps(piece) && piece->entry.layer == 0) {
         piece->request->needs_flush |=
