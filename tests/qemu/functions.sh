@@ -54,7 +54,7 @@ use_tree() {
     or_skip "$scripts/build-qemu" --libdir "$BUILD_ROOT/src" "$1" >"$work/tree"
     bin=$(tail -n 1 "$work/tree")/
     firmware=${bin}firmware
-    run=(env "QEMU_MODULE_DIR=${bin%/}")
+    run=(env "QEMU_MODULE_DIR=${bin%/}" "LD_LIBRARY_PATH=$BUILD_ROOT/src")
     daemon=${bin}storage-daemon/qemu-storage-daemon
 }
 
