@@ -109,7 +109,8 @@ def daemon_export():
     No iothread: QEMU 7.2's NBD server aborts when a client leaves one."""
     run('QEMU_IMG', 'create', '-q', '-f', 'raw', 'archipelago:export', '16M')
     path = f'{WORK}/nbd.sock'
-    with Daemon('qsd', '--blockdev', 'archipelago,node-name=n0,volume=export,discard=unmap',
+    with Daemon('qsd', '--blockdev',
+                'archipelago,node-name=n0,volume=export,discard=unmap',
                 '--nbd-server', f'addr.type=unix,addr.path={path}',
                 '--export', 'nbd,id=e0,node-name=n0,name=vol,writable=on'
                 ) as qsd:

@@ -3,8 +3,8 @@
 #
 # A flavour is a QEMU and the way the driver gets in: `stock` and `stock-10.0`
 # take the plugin (the installed QEMU, and backports' unpacked in the cache),
-# `tree-7.2` and `tree-10.0` are built with the driver.  Afterwards there are the
-# functions img, io, nbd, qsd, qemu, which run the programs; $work, a directory
+# `tree-7.2` and `tree-10.0` are built with the driver.  Afterwards there are
+# the functions img, io, nbd, qsd, qemu, which run the programs; $work, a directory
 # of the test's own; a store in it, the default one.
 set -euo pipefail
 
