@@ -203,6 +203,8 @@ static void request_skip_holes(struct request *request)
     map_next_used(map, index, end, &used, &wanted, NULL);
     g_mutex_unlock(&map->lock);
     if (used > index) {
+        /* What made the hole need not be durable yet. */
+        request->needs_flush |= (request->user.flags & ARCHIP_FUA) != 0;
         request->next_bytes = MIN(used * object_bytes, request->end_bytes);
     }
 }
