@@ -189,9 +189,10 @@ int archip_queue_open(archip_volume *volume, unsigned flags,
     if (queue_new(volume, flags, queue, &error) < 0) {
         return api_fail(error);
     }
-    g_mutex_lock(&volume->queues_lock);
-    g_ptr_array_add(volume->queues, *queue);
-    g_mutex_unlock(&volume->queues_lock);
+    g_atomic_int_inc(&volume->queue_count);
+    g_mutex_lock(&volume->store->queues_lock);
+    g_ptr_array_add(volume->store->queues, *queue);
+    g_mutex_unlock(&volume->store->queues_lock);
     return 0;
 }
 
@@ -199,13 +200,15 @@ void archip_queue_close(archip_queue *queue)
 {
     if (queue) {
         archip_volume *volume = queue->volume;
+        archip_store *store = volume->store;
 
         queue_own(queue);
         queue_drain(queue);
-        g_mutex_lock(&volume->queues_lock);
-        g_ptr_array_remove_fast(volume->queues, queue);
-        g_mutex_unlock(&volume->queues_lock);
+        g_mutex_lock(&store->queues_lock);
+        g_ptr_array_remove_fast(store->queues, queue);
+        g_mutex_unlock(&store->queues_lock);
         queue_free(queue);
+        g_atomic_int_add(&volume->queue_count, -1);
     }
 }
 
@@ -225,23 +228,24 @@ static void queue_work(archip_queue *queue)
     } while (store_poll(queue->store_queue) > 0);
 }
 
-/* The other queues of the volume that this thread used last: nobody else may
- * touch them now. */
+/* The other queues of the store that this thread used last: nobody else may
+ * touch them now.  What a queue has in flight, only its thread may ask. */
 static GPtrArray *queue_siblings(const archip_queue *queue)
 {
     GPtrArray *siblings = g_ptr_array_new();
-    archip_volume *volume = queue->volume;
+    archip_store *store = queue->volume->store;
 
-    g_mutex_lock(&volume->queues_lock);
-    for (guint i = 0; i < volume->queues->len; i++) {
-        archip_queue *other = g_ptr_array_index(volume->queues, i);
+    g_mutex_lock(&store->queues_lock);
+    for (guint i = 0; i < store->queues->len; i++) {
+        archip_queue *other = g_ptr_array_index(store->queues, i);
 
-        if (other != queue && other->in_flight &&
-            g_atomic_pointer_get(&other->thread) == g_thread_self()) {
+        if (other != queue &&
+            g_atomic_pointer_get(&other->thread) == g_thread_self() &&
+            other->in_flight) {
             g_ptr_array_add(siblings, other);
         }
     }
-    g_mutex_unlock(&volume->queues_lock);
+    g_mutex_unlock(&store->queues_lock);
     return siblings;
 }
 
