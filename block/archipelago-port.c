@@ -188,7 +188,8 @@ static void port_close(ArchipelagoPort *port)
 }
 
 /* The port of the calling thread's context. */
-static int port_get(ArchipelagoPorts *ports, AioContext *ctx, ArchipelagoPort **result)
+static int port_get(ArchipelagoPorts *ports, AioContext *ctx,
+                    ArchipelagoPort **result)
 {
     ArchipelagoPort *port;
 

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * A port joins a queue of a volume with an AioContext: the queue's descriptor is
- * watched there, completions are collected there and wake their coroutines.  A
+ * A port joins a queue of a volume with an AioContext: the queue's descriptor
+ * is watched there, completions are collected there and wake their coroutines.  A
  * node has a port for each context that does I/O on it, made at the latest by
  * the first request.
  */

@@ -3,8 +3,8 @@
  * QEMU block driver for Archipelago volumes: a protocol driver over
  * libarchipelago, for QEMU 7.2 and 10.0 (compat.h has the difference).
  *
- * Requests go through ports (archipelago-port.h), which join the library's queues
- * with QEMU's event loops.
+ * Requests go through ports (archipelago-port.h), which join the library's
+ * queues with QEMU's event loops.
  *
  * Nothing (no thread, descriptor or lock) exists before the first node is
  * opened, so programs may fork until then.
@@ -496,8 +496,8 @@ static bool volume_is_here(BDRVArchipelagoState *s)
     return !s->incoming && !s->inactive;
 }
 
-/* Becoming writable can fail, so it's done first; the opposite comes last, since
- * a format above may still have something to write. */
+/* Becoming writable can fail, so it's done first; the opposite comes last,
+ * since a format above may still have something to write. */
 static int archipelago_reopen_prepare(BDRVReopenState *state,
                                       BlockReopenQueue *queue, Error **errp)
 {
@@ -637,7 +637,7 @@ static int64_t archipelago_get_allocated_file_size(BlockDriverState *bs)
 }
 
 /* A cluster size would only make others work in such pieces (bitmaps, copy on
- * read, mirror), and no piece is too small or large for us: so none is named. */
+ * read, mirror), and no piece is too small or large for us. */
 static int archipelago_get_info(BlockDriverState *bs, BlockDriverInfo *bdi)
 {
     bdi->cluster_size = 0;

@@ -11,11 +11,11 @@
  *     DIRECTORY/<SHA-1>/block-archipelago.so
  *
  * where DIRECTORY is one of $ARCHIPELAGO_QEMU_DIR (separated by ':') or, when
- * that isn't set, the user's cache and the installed one.  No driver: one line on
- * stderr, and the program goes on without.
+ * that isn't set, the user's cache and the installed one.  No driver: one line
+ * on stderr, and the program goes on without.
  *
- * Nothing here refers to a symbol of QEMU's, so the object does no harm in other
- * programs; it says nothing there and leaves the environment alone, so that a
+ * Nothing here refers to a symbol of QEMU's, so the object does no harm in
+ * other programs; it says nothing there and leaves the environment alone, so that a
  * QEMU which they start still gets it.  In a QEMU it takes itself out of
  * LD_PRELOAD: what QEMU starts shall run as ever.
  */

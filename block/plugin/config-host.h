@@ -2,8 +2,8 @@
 /*
  * What QEMU's headers ask of QEMU's configure, for a driver that is compiled
  * without running it: the answers for any Linux with glibc.  Left out are
- * libaio and io_uring, on which only AioContext's inside depends, which a driver
- * never looks into.
+ * libaio and io_uring, on which only AioContext's inside depends, which a
+ * driver never looks into.
  */
 #define CONFIG_ATOMIC64 1
 #define CONFIG_EPOLL 1

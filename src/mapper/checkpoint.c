@@ -326,7 +326,6 @@ static void request_done(struct store_request *request)
 static int batch_run(struct store_queue *queue, struct store_request *requests,
                      unsigned count)
 {
-    struct pollfd pollfd = { store_queue_fd(queue), POLLIN, 0 };
     unsigned done = 0;
 
     for (unsigned i = 0; i < count; i++) {
@@ -336,7 +335,7 @@ static int batch_run(struct store_queue *queue, struct store_request *requests,
     }
     store_kick(queue);
     while (store_poll(queue), done < count) {
-        poll(&pollfd, 1, -1);
+        poll(&(struct pollfd){ store_queue_fd(queue), POLLIN, 0 }, 1, -1);
     }
     for (unsigned i = 0; i < count; i++) {
         if (requests[i].result < 0) {

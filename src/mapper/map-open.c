@@ -128,7 +128,8 @@ int map_open(struct store *store, const struct id128 *id, bool for_write,
         return error_set(error, EROFS, "it is marked read-only");
     }
     new_map = map_new(store, &header, lock);
-    rc = store_queue_open(store, 0, &new_map->queue, error);
+    rc = store_queue_open(store, STORE_QUEUE_MAY_BLOCK, &new_map->queue,
+                          error);
     if (rc == 0) {
         rc = map_replay(new_map, error);
     }

@@ -203,6 +203,8 @@ void dir_queue_submit(struct store_queue *queue,
                       struct store_request *request);
 void dir_queue_kick(struct store_queue *queue);
 int dir_queue_poll(struct store_queue *queue);
+/* Of the store: every queue is closed. */
+void dir_queues_clear(struct dir_store *dir);
 
 /* --- dir-records.c -------------------------------------------------------- */
 
@@ -264,6 +266,8 @@ struct dir_store {
     GCond synced;               /* some sync_point stopped running */
     struct dir_cache cache;
     GHashTable *folders;        /* path -> struct dir_folder, if unsynced */
+    GQueue idle_aio;            /* io_context_t of queues that were closed:
+                                   destroying one takes tens of milliseconds */
 };
 
 /* The store's folder, for messages. */

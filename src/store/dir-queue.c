@@ -64,6 +64,7 @@ struct dir_queue {
     struct request_list done;       /* to be delivered */
     unsigned pooled_count;
 
+    bool wants_aio;             /* from the first transfer on */
     io_context_t aio;           /* NULL: none */
     unsigned aio_count;         /* in flight there */
     struct iocb *batch[AIO_DEPTH];
@@ -380,9 +381,37 @@ static bool is_synced(struct dir_queue *queue, struct store_request *request)
     return clean;
 }
 
+/* An idle context or a new one.  Without (there is a limit on the system) the
+ * pool does the work. */
+static bool has_aio(struct dir_queue *queue)
+{
+    struct dir_store *dir = queue->dir;
+
+    if (queue->aio || !queue->wants_aio) {
+        return queue->aio != NULL;
+    }
+    g_mutex_lock(&dir->lock);
+    queue->aio = g_queue_pop_tail(&dir->idle_aio);
+    g_mutex_unlock(&dir->lock);
+    if (!queue->aio && sys.io_setup(AIO_DEPTH, &queue->aio) < 0) {
+        queue->aio = NULL;
+        queue->wants_aio = false;
+    }
+    return queue->aio != NULL;
+}
+
+void dir_queues_clear(struct dir_store *dir)
+{
+    io_context_t aio;
+
+    while ((aio = g_queue_pop_tail(&dir->idle_aio))) {
+        sys.io_destroy(aio);
+    }
+}
+
 static void start(struct dir_queue *queue, struct store_request *request)
 {
-    if (is_transfer(request) && queue->aio) {
+    if (is_transfer(request) && has_aio(queue)) {
         if (has_room(queue) && !queue->waiting.first) {
             start_direct(queue, request);
         } else {
@@ -510,11 +539,7 @@ int dir_queue_open(struct store *store, unsigned flags,
         g_free(queue);
         return result;
     }
-    /* Without a context (there is a limit on the system) the pool does it. */
-    if (dir->direct && !queue->may_block &&
-        sys.io_setup(AIO_DEPTH, &queue->aio) < 0) {
-        queue->aio = NULL;
-    }
+    queue->wants_aio = dir->direct && !queue->may_block;
     list_init(&queue->submitted);
     list_init(&queue->waiting);
     list_init(&queue->done);
@@ -535,7 +560,9 @@ void dir_queue_close(struct store_queue *base)
     g_assert(queue->submitted.count + queue->waiting.count + queue->done.count +
              queue->aio_count + queue->pooled_count == 0);
     if (queue->aio) {
-        sys.io_destroy(queue->aio);
+        g_mutex_lock(&queue->dir->lock);
+        g_queue_push_tail(&queue->dir->idle_aio, queue->aio);
+        g_mutex_unlock(&queue->dir->lock);
     }
     close(queue->event_fd);
     g_mutex_clear(&queue->lock);

@@ -287,6 +287,9 @@ static int volume_create(archip_store *store, const char *name,
     id = id128_random();
     rc = intent_begin(&intent, store, &id, &none, name, "create", error);
     if (rc < 0) {
+        /* Nobody else knows the id: what its lock left goes. */
+        store->store->driver->remove_all(store->store, STORE_JOURNAL, &id,
+                                         NULL);
         return rc;
     }
     rc = create_named(store, name, &id, size_bytes, options, error);

@@ -357,7 +357,9 @@ static void user_walk(const struct request *request, uint64_t offset,
     for (; bytes; iov++, skip = 0) {
         size_t run = MIN(bytes, iov->iov_len - skip);
 
-        each((char *)iov->iov_base + skip, run, &opaque);
+        if (run) {      /* an empty one may have no address */
+            each((char *)iov->iov_base + skip, run, &opaque);
+        }
         bytes -= run;
     }
 }

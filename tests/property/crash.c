@@ -58,7 +58,7 @@ static void must(int result, const char *what)
     }
 }
 
-/* --- The child ------------------------------------------------------------------- */
+/* --- The child ----------------------------------------------------------- */
 
 struct slot {
     struct note note;
@@ -199,7 +199,7 @@ static G_NORETURN void child_main(const char *location, guint32 seed,
     }
 }
 
-/* --- The parent --------------------------------------------------------------------- */
+/* --- The parent ---------------------------------------------------------- */
 
 struct parent {
     guint32 seed;

@@ -32,7 +32,7 @@ static uint64_t tick(struct run *run)
     return atomic_fetch_add(&run->clock, 1) + 1;
 }
 
-/* --- Requests ---------------------------------------------------------------- */
+/* --- Requests ------------------------------------------------------------ */
 
 static bool has_buffer(const struct op *op)
 {
@@ -103,7 +103,7 @@ static archip_request op_request(struct run *run, struct op *op)
     return request;
 }
 
-/* --- A lane --------------------------------------------------------------------- */
+/* --- A lane -------------------------------------------------------------- */
 
 static bool lane_done(const struct lane *lane)
 {
@@ -197,7 +197,7 @@ static G_NORETURN void fail_hang(struct lane *lane)
     fail(lane->run, lane->run->step, UINT64_MAX, "hang");
 }
 
-/* --- One thread for all, or one each -------------------------------------------- */
+/* --- One thread for all, or one each ------------------------------------- */
 
 static void resize_now(struct run *run, const struct round *round)
 {

@@ -267,9 +267,7 @@ struct round *generate_round(struct run *run)
 
     round->ops = g_array_new(FALSE, TRUE, sizeof(struct op));
     round->limit_bytes = run->size_bytes;
-    /* It may wait for other requests, which then must not wait for us. */
-    if (chance(run->random, 15) && run->setup->threads &&
-        !run->setup->quiet_resize) {
+    if (chance(run->random, 15) && !run->setup->quiet_resize) {
         round->resize_bytes = generate_size(run);
         round->limit_bytes = MIN(run->size_bytes, round->resize_bytes);
     } else {

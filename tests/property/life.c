@@ -20,7 +20,7 @@ static void must(struct run *run, int result)
     }
 }
 
-/* --- Opening and closing ------------------------------------------------------ */
+/* --- Opening and closing ------------------------------------------------- */
 
 static void open_queues(struct run *run)
 {
@@ -65,7 +65,7 @@ static void check_refused(struct run *run, int error)
     }
 }
 
-/* --- What may happen ----------------------------------------------------------- */
+/* --- What may happen ----------------------------------------------------- */
 
 static void life_queues(struct run *run)
 {
@@ -238,7 +238,7 @@ void life_step(struct run *run)
     }
 }
 
-/* --- The beginning and the end --------------------------------------------------- */
+/* --- The beginning and the end ------------------------------------------- */
 
 /* The other volume, a source of copies: half of it written, with holes. */
 static void make_other(struct run *run)

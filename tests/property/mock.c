@@ -59,7 +59,7 @@ static bool bug(const char *name)
     return !strcmp(chosen, name);
 }
 
-/* --- Stores and volumes -------------------------------------------------------- */
+/* --- Stores and volumes -------------------------------------------------- */
 
 const char *archip_error(void)
 {
@@ -166,7 +166,7 @@ int archip_volume_reopen(archip_volume *volume, unsigned flags)
     return 0;
 }
 
-/* --- Queues ---------------------------------------------------------------------- */
+/* --- Queues -------------------------------------------------------------- */
 
 int archip_queue_open(archip_volume *volume, unsigned flags,
                       archip_queue **queue)
@@ -210,7 +210,7 @@ int archip_submit(archip_queue *queue, const archip_request *requests,
     return write(queue->fd, &one, sizeof(one)) == sizeof(one) ? 0 : -EIO;
 }
 
-/* --- Requests ---------------------------------------------------------------------- */
+/* --- Requests ------------------------------------------------------------ */
 
 static uint64_t up(uint64_t value, uint64_t unit)
 {
@@ -424,7 +424,7 @@ int archip_queue_reap(archip_queue *queue, archip_completion *completions,
                : archip_queue_reap(queue, completions, max, timeout_ms);
 }
 
-/* --- Synchronous calls ------------------------------------------------------------ */
+/* --- Synchronous calls --------------------------------------------------- */
 
 static int run_one(archip_queue *queue, archip_request request)
 {

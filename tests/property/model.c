@@ -23,7 +23,7 @@ struct model {
     GArray *log;                /* struct change */
 };
 
-/* --- Patterns -------------------------------------------------------------- */
+/* --- Patterns ------------------------------------------------------------ */
 
 uint8_t pattern_byte(uint32_t step, uint64_t position)
 {
@@ -43,7 +43,7 @@ void pattern_fill(uint32_t step, uint64_t position, uint8_t *bytes,
     }
 }
 
-/* --- The certain bytes ------------------------------------------------------ */
+/* --- The certain bytes --------------------------------------------------- */
 
 struct model *model_new(size_t grain_bytes)
 {
@@ -139,7 +139,7 @@ void model_zero(struct model *model, uint64_t start, uint64_t end)
     }
 }
 
-/* --- Segments and their candidates --------------------------------------------- */
+/* --- Segments and their candidates --------------------------------------- */
 
 void model_log(struct model *model, const struct change *change)
 {
@@ -248,7 +248,7 @@ static void change_fill(const struct change *change, uint64_t offset,
     }
 }
 
-/* --- Checking ----------------------------------------------------------------- */
+/* --- Checking ------------------------------------------------------------ */
 
 /* One line: each candidate with its step and its value at `offset`. */
 static char *candidates_text(const struct model *model,
@@ -396,7 +396,7 @@ bool model_check(const struct model *model, uint64_t offset,
     return true;
 }
 
-/* --- The end of a round ---------------------------------------------------------- */
+/* --- The end of a round -------------------------------------------------- */
 
 static void apply(struct model *model, const struct change *change,
                   uint64_t start, uint64_t end)

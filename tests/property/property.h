@@ -85,7 +85,7 @@ struct run {
     _Atomic uint64_t clock;         /* logical time */
 };
 
-/* --- generate.c: what to do, from the seed ------------------------------------ */
+/* --- generate.c: what to do, from the seed ------------------------------- */
 
 #define OTHER_BYTES (UINT64_C(4) << 20)
 
@@ -99,12 +99,12 @@ void round_free(struct round *round);
 /* A size to change to, near the present one or near a focus. */
 uint64_t generate_size(struct run *run);
 
-/* --- drive.c: doing it ------------------------------------------------------------ */
+/* --- drive.c: doing it --------------------------------------------------- */
 
 /* Carry out all requests; returns when each has completed. */
 void drive_round(struct run *run, struct round *round);
 
-/* --- verdict.c: what came out of it ------------------------------------------------ */
+/* --- verdict.c: what came out of it -------------------------------------- */
 
 /* Check every answer of the round, then make it part of the model. */
 void verdict_round(struct run *run, struct round *round);
@@ -115,13 +115,13 @@ void verdict_everything(struct run *run);
 G_NORETURN void fail(struct run *run, uint32_t step, uint64_t offset,
                      const char *format, ...) G_GNUC_PRINTF(4, 5);
 
-/* --- life.c: what happens to the volume between rounds ------------------------------ */
+/* --- life.c: what happens to the volume between rounds ------------------- */
 
 void life_begin(struct run *run);
 void life_step(struct run *run);
 void life_end(struct run *run);
 
-/* --- freeze.c or thaw.c: with or without frozen layers -------------------------------- */
+/* --- freeze.c or thaw.c: with or without frozen layers ------------------- */
 
 extern const bool can_freeze;
 int freeze_volume(archip_volume *volume);

@@ -16,7 +16,7 @@
 #define VERIFY_BYTES (256u << 10)
 #define HISTORY_SHOWN 12
 
-/* --- The report ----------------------------------------------------------------- */
+/* --- The report ---------------------------------------------------------- */
 
 static const char *kind_text(archip_op kind)
 {
@@ -130,7 +130,7 @@ static G_NORETURN void fail_mismatch(struct run *run, uint32_t step,
          mismatch->allowed ? mismatch->allowed : " (can't be read)");
 }
 
-/* --- Changes ---------------------------------------------------------------------- */
+/* --- Changes ------------------------------------------------------------- */
 
 /* Whole blocks inside the range.  The volume's last block may be cut short by
  * the volume's end: whether it counts as whole is left open. */
@@ -180,7 +180,7 @@ static void log_op(struct run *run, const struct round *round,
     }
 }
 
-/* --- Answers ----------------------------------------------------------------------- */
+/* --- Answers ------------------------------------------------------------- */
 
 static void check_result(struct run *run, const struct op *op)
 {
@@ -296,7 +296,7 @@ void verdict_round(struct run *run, struct round *round)
     }
 }
 
-/* --- Everything -------------------------------------------------------------------- */
+/* --- Everything ---------------------------------------------------------- */
 
 static bool verify_run(void *opaque, uint64_t offset, size_t length)
 {

@@ -3,8 +3,8 @@
 #
 # A flavour is a QEMU and the way the driver gets in: `stock` and `stock-10.0`
 # take the plugin (the installed QEMU, and backports' unpacked in the cache),
-# `tree-7.2` and `tree-10.0` are built with the driver.  Afterwards there are the
-# functions img, io, nbd, qsd, qemu, which run the programs; $work, a directory
+# `tree-7.2` and `tree-10.0` are built with the driver.  Afterwards there are
+# the functions img, io, nbd, qsd, qemu, which run the programs; $work, a directory
 # of the test's own; a store in it, the default one.
 set -euo pipefail
 
@@ -54,7 +54,7 @@ use_tree() {
     or_skip "$scripts/build-qemu" --libdir "$BUILD_ROOT/src" "$1" >"$work/tree"
     bin=$(tail -n 1 "$work/tree")/
     firmware=${bin}firmware
-    run=(env "QEMU_MODULE_DIR=${bin%/}")
+    run=(env "QEMU_MODULE_DIR=${bin%/}" "LD_LIBRARY_PATH=$BUILD_ROOT/src")
     daemon=${bin}storage-daemon/qemu-storage-daemon
 }
 

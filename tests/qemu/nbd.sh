@@ -35,4 +35,14 @@ nbdcopy "$uri" "$work/back"
 cmp "$work/data" "$work/back"
 fails_with 'Permission denied' io -f raw -c 'write 0 512' "$uri"
 
+### the stock storage daemon knows a volume as a backing file, by its name
+img create -q -f qcow2 -b archipelago:v -F raw "$work/over.qcow2"
+rm -f "$socket"
+start qsd --blockdev "qcow2,node-name=q,file.driver=file,\
+file.filename=$work/over.qcow2" --nbd-server \
+    "addr.type=unix,addr.path=$socket" --export nbd,id=e,node-name=q,name=
+wait_for test -S "$socket"
+nbdcopy "$uri" "$work/back"
+cmp "$work/data" "$work/back"
+
 echo ok

@@ -15,7 +15,7 @@
 #define SIZE (8 * MIB)
 #define FLUSHES 5u
 
-/* --- A store to damage -------------------------------------------------------------- */
+/* --- A store to damage --------------------------------------------------- */
 
 struct patient {
     char *pristine, *scratch;   /* directories: whole, and to be damaged */
@@ -87,8 +87,9 @@ static void patient_begin(struct patient *patient, bool clean)
 
     patient->pristine = scratch_new();
     patient->scratch = scratch_new();
-    patient->location = g_strdup_printf("dir:%s", patient->scratch);
-    location = g_strdup_printf("dir:%s", patient->pristine);
+    patient->location = g_strdup_printf("dir:%s?io=buffered",
+                                        patient->scratch);
+    location = g_strdup_printf("dir:%s?io=buffered", patient->pristine);
     child = child_start("write", location, "v");
     line = child_line(&child);
     g_assert_cmpstr(line, ==, "written");
@@ -160,7 +161,7 @@ static char *patient_page(struct patient *patient, const char *name)
     return file;
 }
 
-/* --- Damage ----------------------------------------------------------------------------- */
+/* --- Damage -------------------------------------------------------------- */
 
 static GByteArray *file_read(const char *file)
 {
@@ -206,7 +207,7 @@ static void reseal(uint8_t *bytes, size_t length, size_t at)
     memcpy(bytes + at, &crc, 4);
 }
 
-/* --- What must come of it ------------------------------------------------------------------ */
+/* --- What must come of it ------------------------------------------------ */
 
 enum verdict { DAMAGED, HARMLESS, EITHER };
 
@@ -356,7 +357,7 @@ static void swap(struct patient *patient, const char *file, const char *other,
     g_byte_array_unref(foreign);
 }
 
-/* --- Headers, names, the store --------------------------------------------------------------- */
+/* --- Headers, names, the store ------------------------------------------- */
 
 static void test_header(void)
 {
@@ -466,7 +467,7 @@ static void test_store(void)
     patient_end(&patient);
 }
 
-/* --- Pages ---------------------------------------------------------------------------------------- */
+/* --- Pages --------------------------------------------------------------- */
 
 /* Read when needed: the open or the read fails, and says which page. */
 static void test_page(void)
@@ -490,7 +491,7 @@ static void test_page(void)
     patient_end(&patient);
 }
 
-/* --- Journals ------------------------------------------------------------------------------------- */
+/* --- Journals ------------------------------------------------------------ */
 
 /* Where the records lie: each tells its length. */
 static GArray *records_of(const GByteArray *journal)

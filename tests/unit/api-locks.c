@@ -8,7 +8,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-/* --- The child's side --------------------------------------------------------------- */
+/* --- The child's side ---------------------------------------------------- */
 
 static archip_store *child_store;
 
@@ -108,7 +108,7 @@ static struct child child_holding(struct fixture *fixture)
     return child;
 }
 
-/* --- Writers -------------------------------------------------------------------------- */
+/* --- Writers ------------------------------------------------------------- */
 
 static void test_same_process(const void *kind)
 {
@@ -291,7 +291,7 @@ static void test_clean_flag(const void *kind)
     fixture_end(&fixture);
 }
 
-/* --- Readers --------------------------------------------------------------------------- */
+/* --- Readers ------------------------------------------------------------- */
 
 static void test_readers(const void *kind)
 {
@@ -364,7 +364,7 @@ static void test_reader_beside_writer(const void *kind)
     fixture_end(&fixture);
 }
 
-/* --- Handing over ------------------------------------------------------------------------- */
+/* --- Handing over -------------------------------------------------------- */
 
 static void expect_inactive(archip_queue *queue)
 {

@@ -5,7 +5,7 @@
 #include <glib/gstdio.h>
 #include <unistd.h>
 
-/* --- Names ------------------------------------------------------------------------ */
+/* --- Names --------------------------------------------------------------- */
 
 static const char *const bad_names[] = {
     "", "/", "a/b", "..", ".", "../x", ".hidden", "-x", "+x", "a@b", "@", "a:b",
@@ -68,7 +68,7 @@ static void test_name_longest(const void *kind)
     fixture_end(&fixture);
 }
 
-/* --- Creation ------------------------------------------------------------------------ */
+/* --- Creation ------------------------------------------------------------ */
 
 static void test_create_sizes(const void *kind)
 {
@@ -197,7 +197,7 @@ static void test_create_exists(const void *kind)
     fixture_end(&fixture);
 }
 
-/* --- Removal ---------------------------------------------------------------------------- */
+/* --- Removal ------------------------------------------------------------- */
 
 static void test_remove_missing(const void *kind)
 {
@@ -283,7 +283,7 @@ static void test_remove_frees(const void *kind)
     fixture_end(&fixture);
 }
 
-/* --- What is told -------------------------------------------------------------------------- */
+/* --- What is told -------------------------------------------------------- */
 
 static int collect(const archip_volume_info *info, const char *error,
                    void *opaque)
@@ -409,7 +409,7 @@ static void test_usage(const void *kind)
     fixture_end(&fixture);
 }
 
-/* --- Stores ------------------------------------------------------------------------------- */
+/* --- Stores -------------------------------------------------------------- */
 
 static void test_status(const void *kind)
 {

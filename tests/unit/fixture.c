@@ -6,7 +6,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-/* --- Assertions --------------------------------------------------------------- */
+/* --- Assertions ---------------------------------------------------------- */
 
 int fixture_assert_ok(int result, const char *call, const char *file, int line)
 {
@@ -31,7 +31,7 @@ void fixture_assert_fails(int result, int errno_value, const char *needle,
     }
 }
 
-/* --- Stores and volumes ---------------------------------------------------------- */
+/* --- Stores and volumes -------------------------------------------------- */
 
 void fixture_begin(struct fixture *fixture, const char *kind)
 {
@@ -124,12 +124,18 @@ void fixture_add(const char *name, void (*test)(const void *kind))
     add_kind(name, "dir-buffered", test);
 }
 
+void fixture_add_quick(const char *name, void (*test)(const void *kind))
+{
+    add_kind(name, "memory", test);
+    add_kind(name, "dir-buffered", test);
+}
+
 void fixture_add_dir(const char *name, void (*test)(const void *kind))
 {
     add_kind(name, "dir", test);
 }
 
-/* --- Requests ----------------------------------------------------------------------- */
+/* --- Requests ------------------------------------------------------------ */
 
 int64_t fixture_run(archip_queue *queue, const archip_request *request)
 {
@@ -172,7 +178,7 @@ void fixture_expect(archip_queue *queue, uint64_t offset, size_t length,
     }
 }
 
-/* --- Children ------------------------------------------------------------------------- */
+/* --- Children ------------------------------------------------------------ */
 
 struct child child_start(const char *what, const char *location,
                          const char *volume)

@@ -18,7 +18,7 @@
 #define MIB (KIB * 1024)
 #define PIB (MIB * MIB * 1024)
 
-/* --- Assertions ------------------------------------------------------------- */
+/* --- Assertions ---------------------------------------------------------- */
 
 /* The call returns 0 or more. */
 #define assert_ok(call) fixture_assert_ok((call), #call, __FILE__, __LINE__)
@@ -31,7 +31,7 @@ int fixture_assert_ok(int result, const char *call, const char *file, int line);
 void fixture_assert_fails(int result, int errno_value, const char *needle,
                           const char *call, const char *file, int line);
 
-/* --- Stores and volumes -------------------------------------------------------- */
+/* --- Stores and volumes -------------------------------------------------- */
 
 struct fixture {
     char *scratch;          /* NULL for a store in memory */
@@ -57,10 +57,13 @@ void fixture_close(archip_volume *volume, archip_queue *queue);
 
 /* Add `name` as a test for each kind of store; `test` gets the kind. */
 void fixture_add(const char *name, void (*test)(const void *kind));
+/* For those that open hundreds of stores: without direct I/O, since the kernel
+ * takes 30 ms to end a context of libaio. */
+void fixture_add_quick(const char *name, void (*test)(const void *kind));
 /* For tests that need files or processes: only "dir". */
 void fixture_add_dir(const char *name, void (*test)(const void *kind));
 
-/* --- Requests ------------------------------------------------------------------ */
+/* --- Requests ------------------------------------------------------------ */
 
 /* Submit one and wait for it; its result. */
 int64_t fixture_run(archip_queue *queue, const archip_request *request);
@@ -71,7 +74,7 @@ void fixture_fill(archip_queue *queue, uint64_t offset, size_t length,
 void fixture_expect(archip_queue *queue, uint64_t offset, size_t length,
                     uint8_t byte);
 
-/* --- Children ------------------------------------------------------------------- */
+/* --- Children ------------------------------------------------------------ */
 
 struct child {
     GPid pid;
