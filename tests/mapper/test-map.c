@@ -453,6 +453,7 @@ static void test_header_refusals(void)
         .current_layer_id = id, .next_page = 1,
     }, decoded;
     g_autoptr(GBytes) good = NULL;
+    g_autofree char *tag = NULL;
     gsize size;
     const uint8_t *bytes;
 
@@ -460,7 +461,8 @@ static void test_header_refusals(void)
     good = header_encode(&header);
     bytes = g_bytes_get_data(good, &size);
     g_assert_cmpint(header_decode(good, &id, true, &decoded, NULL), ==, 0);
-    g_assert_cmpstr(header_tag(&decoded, "description"), ==, "blue");
+    tag = header_tag(&decoded, "description");
+    g_assert_cmpstr(tag, ==, "blue");
     header_clear(&decoded);
     for (gsize i = 0; i < size; i++) {
         g_autofree uint8_t *bad = g_memdup2(bytes, size);
