@@ -165,7 +165,7 @@ static struct piece *piece_next_zeroes(struct request *request)
     struct piece *piece;
 
     /* The last block may be cut by the volume's end. */
-    if (end == request->volume->map->header.size_bytes) {
+    if (end == archip_volume_size(request->volume)) {
         whole_end = (end + block - 1) / block * block;
     }
     if (start == whole_start && whole_end > start) {
