@@ -75,10 +75,23 @@ static void inbox_run(archip_queue *queue)
     }
 }
 
+/* The calling thread's number, from 1; unlike its address it isn't used again
+ * after its end. */
+static unsigned thread_number(void)
+{
+    static _Thread_local unsigned number;
+    static unsigned last;
+
+    if (!number) {
+        number = __atomic_add_fetch(&last, 1, __ATOMIC_RELAXED);
+    }
+    return number;
+}
+
 /* From now on the calling thread's. */
 static void queue_own(archip_queue *queue)
 {
-    g_atomic_pointer_set(&queue->thread, g_thread_self());
+    __atomic_store_n(&queue->thread, thread_number(), __ATOMIC_RELAXED);
 }
 
 /* What is there to be collected must show in the descriptor. */
@@ -228,8 +241,9 @@ static void queue_work(archip_queue *queue)
     } while (store_poll(queue->store_queue) > 0);
 }
 
-/* The other queues of the store that this thread used last: nobody else may
- * touch them now.  What a queue has in flight, only its thread may ask. */
+/* The other queues of the store that have something in flight and that this
+ * thread used last: nobody else may touch them now.  In that order: who has
+ * taken one over since makes it his own before anything is in flight. */
 static GPtrArray *queue_siblings(const archip_queue *queue)
 {
     GPtrArray *siblings = g_ptr_array_new();
@@ -240,8 +254,9 @@ static GPtrArray *queue_siblings(const archip_queue *queue)
         archip_queue *other = g_ptr_array_index(store->queues, i);
 
         if (other != queue &&
-            g_atomic_pointer_get(&other->thread) == g_thread_self() &&
-            other->in_flight) {
+            __atomic_load_n(&other->in_flight, __ATOMIC_ACQUIRE) &&
+            __atomic_load_n(&other->thread, __ATOMIC_RELAXED) ==
+                thread_number()) {
             g_ptr_array_add(siblings, other);
         }
     }
@@ -300,7 +315,7 @@ int archip_submit(archip_queue *queue, const archip_request *requests,
     }
     queue_own(queue);
     for (size_t i = 0; i < count; i++) {
-        queue->in_flight++;
+        __atomic_add_fetch(&queue->in_flight, 1, __ATOMIC_RELEASE);
         queue->requests++;
         request_start(request_new(queue, queue->volume, &requests[i],
                                   queue_completed, NULL));

@@ -59,7 +59,7 @@ struct archip_queue {
                                    store queue's if `watches_store` */
     int event_fd;
     bool watches_store;
-    GThread *thread;            /* that used it last */
+    unsigned thread;            /* atomic: number of that which used it last */
     bool quiet;                 /* the caller reaps at once: no need to wake */
     bool signalled;             /* by ourselves, through event_fd */
     unsigned requests;          /* the caller's, not completed */
