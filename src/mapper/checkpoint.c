@@ -39,7 +39,8 @@ struct child {
 struct fold {
     struct map *map;
     struct map_header *header;  /* the new one */
-    GArray *written;            /* struct saved_page, all levels */
+    GArray *inner;              /* struct saved_page, those above level 0 */
+    GArray *written;            /* struct saved_page, all that aren't empty */
     GArray *numbers;            /* uint64_t, their names, in step */
     GArray *replaced;           /* struct store_object */
 };
@@ -126,6 +127,11 @@ static struct child fold_page(struct fold *fold, uint64_t key,
     struct child child = { .position = page_key_position(key) };
     struct saved_page written = { key, page_data_ref(data) };
 
+    if (page_key_level(key) > 0) {
+        struct saved_page inner = { key, page_data_ref(data) };
+
+        g_array_append_val(fold->inner, inner);
+    }
     if (body_is_zero(data)) {
         page_data_unref(data);
         return child;
@@ -403,13 +409,11 @@ static void fold_publish(struct fold *fold)
     struct map *map = fold->map;
     struct map_header *header = &map->header;
 
-    for (guint i = 0; i < fold->written->len; i++) {
+    for (guint i = 0; i < fold->inner->len; i++) {
         const struct saved_page *page =
-            &g_array_index(fold->written, struct saved_page, i);
+            &g_array_index(fold->inner, struct saved_page, i);
 
-        if (page_key_level(page->key) > 0) {
-            page_replace(map, page->key, page->data);
-        }
+        page_replace(map, page->key, page->data);
     }
     header->entries = fold->header->entries;
     header->present = fold->header->present;
@@ -453,6 +457,7 @@ int checkpoint_run(struct map *map, struct map_checkpoint *checkpoint,
     struct fold fold = {
         .map = map,
         .header = &checkpoint->header,
+        .inner = saved_pages_new(),
         .written = saved_pages_new(),
         .numbers = g_array_new(false, false, sizeof(uint64_t)),
         .replaced = g_array_new(false, false, sizeof(struct store_object)),
@@ -468,6 +473,7 @@ int checkpoint_run(struct map *map, struct map_checkpoint *checkpoint,
     }
     checkpoint_free(map, checkpoint, rc == 0);
     g_mutex_unlock(&map->lock);
+    g_array_unref(fold.inner);
     g_array_unref(fold.written);
     g_array_unref(fold.numbers);
     g_array_unref(fold.replaced);
@@ -499,6 +505,7 @@ void map_mark_unclean(struct map *map)
     g_autoptr(GBytes) value = NULL;
 
     map->stored.generation = ++map->header.generation;
+    map->stored.next_page = map->header.next_page;
     map->stored.flags &= ~FORMAT_HEADER_CLEAN;
     value = header_encode(&map->stored);
     map->store->driver->put(map->store, &record, g_bytes_get_data(value, NULL),

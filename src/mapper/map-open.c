@@ -74,7 +74,6 @@ static struct map *map_new(struct store *store, struct map_header *header,
     g_queue_init(&map->lru);
     g_mutex_init(&map->io_lock);
     g_mutex_init(&map->lock);
-    g_cond_init(&map->loaded);
     return map;
 }
 
@@ -94,7 +93,6 @@ void map_free(struct map *map)
     header_clear(&map->stored);
     g_mutex_clear(&map->io_lock);
     g_mutex_clear(&map->lock);
-    g_cond_clear(&map->loaded);
     g_free(map);
 }
 
@@ -124,6 +122,10 @@ int map_open(struct store *store, const struct id128 *id, bool for_write,
 
     if (rc < 0) {
         return rc;
+    }
+    if (for_write && header.flags & FORMAT_HEADER_READONLY) {
+        header_clear(&header);
+        return error_set(error, EROFS, "it is marked read-only");
     }
     new_map = map_new(store, &header, lock);
     rc = store_queue_open(store, STORE_QUEUE_MAY_BLOCK, &new_map->queue,

@@ -205,7 +205,8 @@ void map_set(struct map *map, const struct map_cursor *cursor,
 
 bool map_is_durable(const struct map *map, uint64_t index)
 {
-    return !g_hash_table_contains(map->dirty, (gpointer)index) &&
+    return !map->size_dirty && !map->size_committing &&
+           !g_hash_table_contains(map->dirty, (gpointer)index) &&
            !g_hash_table_contains(map->committing, (gpointer)index);
 }
 

@@ -65,7 +65,7 @@ struct page_data {
 struct map_page {
     uint64_t key;                   /* tree, level, position: page_key() */
     struct page_data *data;         /* NULL while it is being read */
-    struct page_data *incoming;     /* while somebody reads it */
+    struct page_data *incoming;     /* while somebody reads it: it stays */
     bool dirty;                     /* changed since it was last saved */
     bool saving;                    /* a checkpoint has its data */
     unsigned pins;
@@ -87,7 +87,6 @@ struct map_journal {
 struct map {
     GMutex io_lock;                 /* held by who uses `queue`; taken before: */
     GMutex lock;
-    GCond loaded;                   /* some page was read, or failed */
     struct store *store;
     struct store_queue *queue;      /* of whoever blocks */
     struct store_lock *store_lock;  /* the composer's, while it has one */
@@ -167,7 +166,8 @@ struct map_entry map_get(const struct map *map,
                          const struct map_cursor *cursor,
                          struct map_bits *present);
 
-/* Whether the entry of `index` is as it would be found after a crash. */
+/* Whether the entry of `index`, and the size that says that it counts, are as
+ * they would be found after a crash. */
 bool map_is_durable(const struct map *map, uint64_t index);
 
 /* A smaller size leaves header.shrink_bytes behind, also when it is replayed,
@@ -222,8 +222,8 @@ bool map_page_claim(struct map_page *page);
  * page is forgotten. */
 int map_page_loaded(struct map *map, struct map_page *page, GError **error);
 
-/* Read a wanted page on map->queue, or wait until somebody has; then the caller
- * looks again.  The lock is let go meanwhile. */
+/* Read a wanted page on map->queue; then the caller looks again.  The lock is
+ * let go meanwhile. */
 int map_page_load(struct map *map, struct map_page *page, GError **error);
 
 struct page_data *page_data_new(void);

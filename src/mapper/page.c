@@ -105,7 +105,7 @@ void page_cache_free(struct map *map)
 static bool page_is_needed(const struct map_page *page)
 {
     return page->dirty || page->saving || page->pins || !page->data ||
-           page->waiters;
+           page->incoming || page->waiters;
 }
 
 /* Make room for one more: of those used longest ago, free what isn't needed and
@@ -401,29 +401,55 @@ int map_page_loaded(struct map *map, struct map_page *page, GError **error)
 {
     GSList *waiters = g_steal_pointer(&page->waiters);
     g_autoptr(GError) own_error = NULL;
-    int rc = page_accept(page, &own_error);
+    int rc = page->data ? 0 : page_accept(page, &own_error);
 
     if (rc < 0) {
         page_data_unref(page->incoming);
         page_free(map, page);
+    } else if (page->data) {
+        /* It came by another way, and may be newer than what was read. */
+        page_data_unref(g_steal_pointer(&page->incoming));
     } else {
         page->data = g_steal_pointer(&page->incoming);
     }
     if (waiters) {
         map->wake(waiters, own_error);
     }
-    g_cond_broadcast(&map->loaded);
     if (rc < 0) {
         g_propagate_error(error, g_steal_pointer(&own_error));
     }
     return rc;
 }
 
+/* Somebody else reads the page, but perhaps the thread that would see to it is
+ * this one: don't wait, read it, too. */
+static int page_load_beside(struct map *map, struct map_page *page,
+                            GError **error)
+{
+    uint64_t key = page->key;
+    struct map_page copy = { .key = key, .ref = page->ref };
+    int rc;
+
+    map_page_claim(&copy);
+    g_mutex_unlock(&map->lock);
+    store_run(map->queue, &copy.request);
+    g_mutex_lock(&map->lock);
+    page = g_hash_table_lookup(map->pages, &key);
+    if (!page || page->data || page->ref.number != copy.ref.number ||
+        !id128_equal(&page->ref.layer, &copy.ref.layer)) {
+        rc = 0;         /* it came, or is another one by now: look again */
+    } else {
+        rc = page_accept(&copy, error);
+        page->data = rc == 0 ? g_steal_pointer(&copy.incoming) : NULL;
+    }
+    page_data_unref(copy.incoming);
+    return rc;
+}
+
 int map_page_load(struct map *map, struct map_page *page, GError **error)
 {
     if (!map_page_claim(page)) {
-        g_cond_wait(&map->loaded, &map->lock);
-        return 0;
+        return page_load_beside(map, page, error);
     }
     g_mutex_unlock(&map->lock);
     store_run(map->queue, &page->request);

@@ -191,8 +191,18 @@ static void journal_write(archip_volume *volume)
 
 /* --- The objects -------------------------------------------------------------------- */
 
+/* What was written while the sync ran may be lost with it, without the next
+ * sync's saying so. */
 static void object_lose(archip_volume *volume, struct object *object)
 {
+    static const struct map_bits none;
+
+    for (size_t i = 0; i < sizeof(none); i++) {
+        object->syncing.bytes[i] |= object->fresh.bytes[i];
+    }
+    if (memcmp(&object->syncing, &none, sizeof(none)) == 0) {
+        return;         /* discarded meanwhile */
+    }
     if (!object->lost) {
         object->lost = g_new0(struct map_bits, 1);
         volume->lost_count++;

@@ -168,16 +168,18 @@ static int usage_objects(struct map *map, archip_usage *usage, GError **error)
 
 int archip_volume_get_usage(archip_volume *volume, archip_usage *usage)
 {
-    struct map *map = volume->map;
     const struct store_driver *driver = volume->store->store->driver;
+    struct map *map;
     GError *error = NULL;
     int rc;
 
-    if (!g_atomic_int_get(&volume->active)) {
+    g_mutex_lock(&volume->life);
+    map = volume->map;
+    if (!map) {
+        g_mutex_unlock(&volume->life);
         return api_fail_text(EPERM, "volume '%s' isn't active", volume->name);
     }
     *usage = (archip_usage){ .apparent_bytes = archip_volume_size(volume) };
-    g_mutex_lock(&volume->life);
     g_mutex_lock(&map->io_lock);
     rc = usage_objects(map, usage, &error);
     if (rc == 0) {

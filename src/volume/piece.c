@@ -68,6 +68,16 @@ static void object_regain(archip_volume *volume, struct object *object,
     }
 }
 
+void object_forget_data(archip_volume *volume, struct object *object)
+{
+    memset(&object->fresh, 0, sizeof(object->fresh));
+    memset(&object->syncing, 0, sizeof(object->syncing));
+    if (object->lost) {
+        g_clear_pointer(&object->lost, g_free);
+        volume->lost_count--;
+    }
+}
+
 void object_written(archip_volume *volume, struct object *object,
                     uint32_t start, uint32_t end)
 {

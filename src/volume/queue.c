@@ -75,10 +75,23 @@ static void inbox_run(archip_queue *queue)
     }
 }
 
+/* The calling thread's number, from 1; unlike its address it isn't used again
+ * after its end. */
+static unsigned thread_number(void)
+{
+    static _Thread_local unsigned number;
+    static unsigned last;
+
+    if (!number) {
+        number = __atomic_add_fetch(&last, 1, __ATOMIC_RELAXED);
+    }
+    return number;
+}
+
 /* From now on the calling thread's. */
 static void queue_own(archip_queue *queue)
 {
-    g_atomic_pointer_set(&queue->thread, g_thread_self());
+    __atomic_store_n(&queue->thread, thread_number(), __ATOMIC_RELAXED);
 }
 
 /* What is there to be collected must show in the descriptor. */
@@ -189,9 +202,10 @@ int archip_queue_open(archip_volume *volume, unsigned flags,
     if (queue_new(volume, flags, queue, &error) < 0) {
         return api_fail(error);
     }
-    g_mutex_lock(&volume->queues_lock);
-    g_ptr_array_add(volume->queues, *queue);
-    g_mutex_unlock(&volume->queues_lock);
+    g_atomic_int_inc(&volume->queue_count);
+    g_mutex_lock(&volume->store->queues_lock);
+    g_ptr_array_add(volume->store->queues, *queue);
+    g_mutex_unlock(&volume->store->queues_lock);
     return 0;
 }
 
@@ -199,13 +213,15 @@ void archip_queue_close(archip_queue *queue)
 {
     if (queue) {
         archip_volume *volume = queue->volume;
+        archip_store *store = volume->store;
 
         queue_own(queue);
         queue_drain(queue);
-        g_mutex_lock(&volume->queues_lock);
-        g_ptr_array_remove_fast(volume->queues, queue);
-        g_mutex_unlock(&volume->queues_lock);
+        g_mutex_lock(&store->queues_lock);
+        g_ptr_array_remove_fast(store->queues, queue);
+        g_mutex_unlock(&store->queues_lock);
         queue_free(queue);
+        g_atomic_int_add(&volume->queue_count, -1);
     }
 }
 
@@ -225,23 +241,26 @@ static void queue_work(archip_queue *queue)
     } while (store_poll(queue->store_queue) > 0);
 }
 
-/* The other queues of the volume that this thread used last: nobody else may
- * touch them now. */
+/* The other queues of the store that have something in flight and that this
+ * thread used last: nobody else may touch them now.  In that order: who has
+ * taken one over since makes it his own before anything is in flight. */
 static GPtrArray *queue_siblings(const archip_queue *queue)
 {
     GPtrArray *siblings = g_ptr_array_new();
-    archip_volume *volume = queue->volume;
+    archip_store *store = queue->volume->store;
 
-    g_mutex_lock(&volume->queues_lock);
-    for (guint i = 0; i < volume->queues->len; i++) {
-        archip_queue *other = g_ptr_array_index(volume->queues, i);
+    g_mutex_lock(&store->queues_lock);
+    for (guint i = 0; i < store->queues->len; i++) {
+        archip_queue *other = g_ptr_array_index(store->queues, i);
 
-        if (other != queue && other->in_flight &&
-            g_atomic_pointer_get(&other->thread) == g_thread_self()) {
+        if (other != queue &&
+            __atomic_load_n(&other->in_flight, __ATOMIC_ACQUIRE) &&
+            __atomic_load_n(&other->thread, __ATOMIC_RELAXED) ==
+                thread_number()) {
             g_ptr_array_add(siblings, other);
         }
     }
-    g_mutex_unlock(&volume->queues_lock);
+    g_mutex_unlock(&store->queues_lock);
     return siblings;
 }
 
@@ -296,7 +315,7 @@ int archip_submit(archip_queue *queue, const archip_request *requests,
     }
     queue_own(queue);
     for (size_t i = 0; i < count; i++) {
-        queue->in_flight++;
+        __atomic_add_fetch(&queue->in_flight, 1, __ATOMIC_RELEASE);
         queue->requests++;
         request_start(request_new(queue, queue->volume, &requests[i],
                                   queue_completed, NULL));

@@ -165,7 +165,7 @@ static struct piece *piece_next_zeroes(struct request *request)
     struct piece *piece;
 
     /* The last block may be cut by the volume's end. */
-    if (end == request->volume->map->header.size_bytes) {
+    if (end == archip_volume_size(request->volume)) {
         whole_end = (end + block - 1) / block * block;
     }
     if (start == whole_start && whole_end > start) {
@@ -203,6 +203,8 @@ static void request_skip_holes(struct request *request)
     map_next_used(map, index, end, &used, &wanted, NULL);
     g_mutex_unlock(&map->lock);
     if (used > index) {
+        /* What made the hole need not be durable yet. */
+        request->needs_flush |= (request->user.flags & ARCHIP_FUA) != 0;
         request->next_bytes = MIN(used * object_bytes, request->end_bytes);
     }
 }

@@ -44,6 +44,8 @@ int archip_store_open(const char *location, unsigned flags,
     }
     *store = g_new0(archip_store, 1);
     (*store)->store = opened;
+    g_mutex_init(&(*store)->queues_lock);
+    (*store)->queues = g_ptr_array_new();
     return 0;
 }
 
@@ -51,6 +53,8 @@ void archip_store_close(archip_store *store)
 {
     if (store) {
         store_close(store->store);
+        g_mutex_clear(&store->queues_lock);
+        g_ptr_array_unref(store->queues);
         g_free(store);
     }
 }

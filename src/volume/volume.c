@@ -128,9 +128,6 @@ static int hold_take(archip_volume *volume, bool write, struct hold *hold,
         rc = map_open(volume->store->store, &volume->id, write,
                       hold->write_lock, &hold->map, error);
     }
-    if (rc == 0 && write && hold->map->header.flags & FORMAT_HEADER_READONLY) {
-        rc = error_set(error, EROFS, "it is marked read-only");
-    }
     if (rc < 0) {
         hold_release(volume, hold);
         return rc;
@@ -160,27 +157,6 @@ static struct hold volume_surrender(archip_volume *volume)
     return hold;
 }
 
-static int volume_activate(archip_volume *volume, bool write, GError **error)
-{
-    struct hold hold;
-    int rc = hold_take(volume, write, &hold, error);
-
-    if (rc < 0) {
-        return rc;
-    }
-    volume_adopt(volume, &hold);
-    if (write && volume->map->header.shrink_bytes) {
-        rc = volume_finish_shrink(volume, error);
-    }
-    if (rc < 0) {
-        hold = volume_surrender(volume);
-        hold_release(volume, &hold);
-    }
-    return rc;
-}
-
-/* --- Settling -------------------------------------------------------------------------- */
-
 static void object_free(gpointer data)
 {
     struct object *object = data;
@@ -198,6 +174,37 @@ static void volume_forget_objects(archip_volume *volume)
     g_hash_table_remove_all(volume->drops);
     volume->lost_count = 0;
 }
+
+static void volume_let_go(archip_volume *volume)
+{
+    struct hold hold;
+
+    background_wait(volume);
+    volume->background = (struct background){ 0 };
+    hold = volume_surrender(volume);
+    volume_forget_objects(volume);
+    hold_release(volume, &hold);
+}
+
+static int volume_activate(archip_volume *volume, bool write, GError **error)
+{
+    struct hold hold;
+    int rc = hold_take(volume, write, &hold, error);
+
+    if (rc < 0) {
+        return rc;
+    }
+    volume_adopt(volume, &hold);
+    if (write && volume->map->header.shrink_bytes) {
+        rc = volume_finish_shrink(volume, error);
+    }
+    if (rc < 0) {
+        volume_let_go(volume);
+    }
+    return rc;
+}
+
+/* --- Settling -------------------------------------------------------------------------- */
 
 int volume_settle(archip_volume *volume, bool clean, GError **error)
 {
@@ -237,8 +244,6 @@ static void volume_free(archip_volume *volume)
     volume_forget_objects(volume);
     g_hash_table_unref(volume->objects);
     g_hash_table_unref(volume->drops);
-    g_ptr_array_unref(volume->queues);
-    g_mutex_clear(&volume->queues_lock);
     g_mutex_clear(&volume->life);
     g_free(volume->name);
     g_free(volume->owner);
@@ -261,8 +266,6 @@ static archip_volume *volume_new(archip_store *store, const char *name,
     volume->drops = g_hash_table_new_full(g_int64_hash, g_int64_equal, g_free,
                                           NULL);
     g_queue_init(&volume->unsynced);
-    volume->queues = g_ptr_array_new();
-    g_mutex_init(&volume->queues_lock);
     g_mutex_init(&volume->life);
     return volume;
 }
@@ -338,16 +341,6 @@ static int volume_settle_clean(archip_volume *volume, GError **error)
     return rc;
 }
 
-static void volume_let_go(archip_volume *volume)
-{
-    struct hold hold;
-
-    background_wait(volume);
-    hold = volume_surrender(volume);
-    volume_forget_objects(volume);
-    hold_release(volume, &hold);
-}
-
 /* Make all durable and let go; on failure the volume stays active. */
 static int volume_deactivate(archip_volume *volume, GError **error)
 {
@@ -373,7 +366,7 @@ int archip_volume_close(archip_volume *volume)
     if (!volume) {
         return 0;
     }
-    g_assert(volume->queues->len == 0);
+    g_assert(g_atomic_int_get(&volume->queue_count) == 0);
     rc = volume_deactivate(volume, &error);
     if (rc < 0) {
         error_prefix(&error, "closing volume '%s': ", volume->name);
@@ -449,10 +442,14 @@ static int volume_reopen(archip_volume *volume, bool write, GError **error)
     old = volume_surrender(volume);
     volume_forget_objects(volume);
     volume_adopt(volume, &hold);
+    if (write && volume->map->header.shrink_bytes &&
+        (rc = volume_finish_shrink(volume, error)) < 0) {
+        volume_let_go(volume);
+        volume_adopt(volume, &old);
+        return rc;
+    }
     hold_release(volume, &old);
-    return write && volume->map->header.shrink_bytes
-               ? volume_finish_shrink(volume, error)
-               : 0;
+    return 0;
 }
 
 int archip_volume_reopen(archip_volume *volume, unsigned flags)

@@ -12,7 +12,7 @@
  *   map->lock        the map, and of the volume: objects, drops, flush,
  *                    background
  *   queue->inbox_lock   tasks that other threads gave to a queue
- *   volume->queues_lock which queues there are; nothing is taken under it
+ *   store->queues_lock  which queues there are; nothing is taken under it
  * No I/O is done under map->lock.
  *
  * A queue, and each request and piece on it, is used only by the thread that
@@ -38,6 +38,9 @@ int api_fail_text(int errno_value, const char *format, ...)
 
 struct archip_store {
     struct store *store;
+    GMutex queues_lock;         /* guards: */
+    GPtrArray *queues;          /* archip_queue: the callers', of all its
+                                   volumes */
 };
 
 /* --- queue.c -------------------------------------------------------------------- */
@@ -56,7 +59,7 @@ struct archip_queue {
                                    store queue's if `watches_store` */
     int event_fd;
     bool watches_store;
-    GThread *thread;            /* that used it last */
+    unsigned thread;            /* atomic: number of that which used it last */
     bool quiet;                 /* the caller reaps at once: no need to wake */
     bool signalled;             /* by ourselves, through event_fd */
     unsigned requests;          /* the caller's, not completed */
@@ -69,15 +72,15 @@ struct archip_queue {
 
 /* Any thread: run `task` on the queue's. */
 void queue_post(archip_queue *queue, struct task *task);
-/* Open without entering it in volume->queues: for the volume's own work. */
+/* Open without entering it in store->queues: for the volume's own work. */
 int queue_new(archip_volume *volume, unsigned flags, archip_queue **queue,
               GError **error);
 void queue_free(archip_queue *queue);
 /*
  * Do what there is to do, waiting for an event before if `timeout_ms` isn't 0.
  * What one queue waits for may be under way on another (a flush, a page, a
- * neighbour's write): a thread that waits keeps all queues going that it used
- * last.
+ * neighbour's write; with copies also of another volume): a thread that waits
+ * keeps all queues of the store going that it used last.
  */
 void queue_turn(archip_queue *queue, int timeout_ms);
 
@@ -224,6 +227,8 @@ void user_zero(const struct request *request, uint64_t offset, size_t bytes);
 struct object *object_get(archip_volume *volume, uint64_t index);
 /* Forget it if nothing is known of it any more. */
 void object_put(archip_volume *volume, struct object *object);
+/* It was discarded: nobody misses what can't be synced of it. */
+void object_forget_data(archip_volume *volume, struct object *object);
 /* Blocks [first, last) were written, `whole` ones among them completely. */
 void object_written(archip_volume *volume, struct object *object,
                     uint32_t start, uint32_t end);
@@ -295,8 +300,7 @@ struct archip_volume {
     struct id128 id;
     unsigned flags;             /* ARCHIP_OPEN_... */
     GMutex life;
-    GMutex queues_lock;         /* guards: */
-    GPtrArray *queues;          /* archip_queue: the callers' */
+    gint queue_count;           /* atomic: the callers' queues */
     gint active;                /* atomic: map and, for writing, lock are held */
     gsize size_bytes;           /* atomic copy of the header's */
     struct store_lock *write_lock, *read_lock;

@@ -436,9 +436,18 @@ static void write_main(struct piece *piece)
 }
 
 /* A dropped object that is still there is emptied rather than removed: the
- * durable map may name it. */
+ * durable map may name it.  It isn't there if its removal reported an error and
+ * happened nevertheless. */
 static void reuse_done(struct piece *piece)
 {
+    if (piece->ios->request.result == -ENOENT) {
+        piece->result = 0;
+        g_clear_pointer(&piece->error, g_free);
+        piece->reuses = false;
+        g_mutex_lock(&piece->volume->map->lock);
+        g_hash_table_remove(piece->volume->drops, &piece->index);
+        g_mutex_unlock(&piece->volume->map->lock);
+    }
     if (piece->result == -ENOTSUP && piece->ios->request.op == STORE_PUNCH) {
         piece->result = 0;
         g_clear_pointer(&piece->error, g_free);
@@ -496,10 +505,7 @@ static enum piece_state drop_prepare(struct piece *piece)
         gint64 *key = g_memdup2(&piece->index, sizeof(piece->index));
 
         g_hash_table_insert(volume->drops, key, GINT_TO_POINTER(DROP_NEW));
-        if (piece->object->lost) {
-            g_clear_pointer(&piece->object->lost, g_free);
-            volume->lost_count--;
-        }
+        object_forget_data(volume, piece->object);
     }
     piece->request->needs_flush |=
         (piece->request->user.flags & ARCHIP_FUA) != 0;

@@ -170,6 +170,11 @@ static void test_tree_empties(struct fixture *f, gconstpointer size)
     expect(f, PIB / 2, OBJECT, 0);
 }
 
+static void settle(struct fixture *f)
+{
+    must(volume_settle(f->volume, false, NULL));
+}
+
 static void test_cache_bound(struct fixture *f, gconstpointer size)
 {
     const unsigned pages = 6 * MAP_CACHE_PAGES;
@@ -181,6 +186,7 @@ static void test_cache_bound(struct fixture *f, gconstpointer size)
         length = MAX(length, f->volume->map->lru.length);
         g_mutex_unlock(&f->volume->map->lock);
     }
+    settle(f);
     for (unsigned i = 0; i < pages; i++) {
         expect(f, (uint64_t)i * 8176 * OBJECT, 512, (uint8_t)(i % 255 + 1));
     }
@@ -386,6 +392,55 @@ static void test_cow_many_layers(struct fixture *f, gconstpointer size)
     }
 }
 
+/* --- Pages that change while they are out of sight ------------------------------------ */
+
+/* An inner page that a fold emptied leads nowhere any more, also in memory. */
+static void test_inner_page_empties(struct fixture *f, gconstpointer size)
+{
+    const uint64_t leaf = MAP_ENTRIES_PER_PAGE * (uint64_t)OBJECT;
+    const uint64_t far = leaf * FORMAT_REFS_PER_PAGE;
+
+    put(f, 0, BLOCK, 1);
+    put(f, far, BLOCK, 2);
+    settle(f);
+    must(archip_discard(f->queue, far, OBJECT));
+    settle(f);
+    for (unsigned i = 1; i < 2 * MAP_CACHE_PAGES; i++) {
+        put(f, i * leaf, BLOCK, 3);
+        expect(f, far + leaf, BLOCK, 0);
+        if (i % 32 == 0) {
+            settle(f);
+        }
+    }
+    expect(f, far, BLOCK, 0);
+}
+
+/* A page that a fold replaced while its old self was being read is the new
+ * one. */
+static void test_inner_page_replaced(struct fixture *f, gconstpointer size)
+{
+    const uint64_t leaf = MAP_ENTRIES_PER_PAGE * (uint64_t)OBJECT;
+    struct page_data *data = page_data_new();
+    struct map_page *page;
+    struct map *map;
+
+    put(f, 0, BLOCK, 1);
+    put(f, leaf, BLOCK, 2);
+    close_volume(f);
+    open_volume(f);
+    map = f->volume->map;
+    g_mutex_lock(&map->lock);
+    g_assert_cmpint(page_find(map, FORMAT_ENTRIES, 1, 0, &page, NULL), ==,
+                    -EAGAIN);
+    g_assert_true(map_page_claim(page));
+    page_replace(map, page->key, data);
+    g_assert_cmpint(store_run(map->queue, &page->request), ==, 0);
+    g_assert_cmpint(map_page_loaded(map, page, NULL), ==, 0);
+    g_assert_true(page->data == data);
+    g_mutex_unlock(&map->lock);
+    page_data_unref(data);
+}
+
 /* --- Bytes from outside --------------------------------------------------------------- */
 
 static void test_header_refusals(void)
@@ -398,6 +453,7 @@ static void test_header_refusals(void)
         .current_layer_id = id, .next_page = 1,
     }, decoded;
     g_autoptr(GBytes) good = NULL;
+    g_autofree char *tag = NULL;
     gsize size;
     const uint8_t *bytes;
 
@@ -405,7 +461,8 @@ static void test_header_refusals(void)
     good = header_encode(&header);
     bytes = g_bytes_get_data(good, &size);
     g_assert_cmpint(header_decode(good, &id, true, &decoded, NULL), ==, 0);
-    g_assert_cmpstr(header_tag(&decoded, "description"), ==, "blue");
+    tag = header_tag(&decoded, "description");
+    g_assert_cmpstr(tag, ==, "blue");
     header_clear(&decoded);
     for (gsize i = 0; i < size; i++) {
         g_autofree uint8_t *bad = g_memdup2(bytes, size);
@@ -467,6 +524,8 @@ int main(int argc, char **argv)
         test_journal_unflushed_is_forgotten);
     ADD("journal/many-items", &pib, test_journal_many_items);
     ADD("journal/folds", &gib, test_journal_folds);
+    ADD("pages/inner-empties", &pib, test_inner_page_empties);
+    ADD("pages/inner-replaced", &pib, test_inner_page_replaced);
     ADD("cow/over-whole", &gib, test_cow_over_whole);
     ADD("cow/becomes-whole", &gib, test_cow_becomes_whole);
     ADD("cow/over-partial", &gib, test_cow_over_partial);

@@ -1,0 +1,459 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * What is promised when something goes wrong, or much happens at once: FUA,
+ * syncs that fail, removals that fail, activating and reopening that fail, and
+ * calls that wait while the same thread has requests in flight.
+ */
+#include "fixture.h"
+
+#include "store/fault.h"
+#include "volume/volume.h"
+
+#include <unistd.h>
+
+#define OBJECT 65536u
+#define BLOCK 4096u
+#define SIZE (4 * OBJECT)
+
+struct rig {
+    struct fixture fixture;
+    struct store *fault;
+    archip_volume *volume;
+    archip_queue *queue;
+};
+
+static void rig_open(struct rig *rig, unsigned flags)
+{
+    rig->queue = fixture_open_queue(&rig->fixture, "v", flags, &rig->volume);
+}
+
+static void rig_close(struct rig *rig)
+{
+    fixture_close(rig->volume, rig->queue);
+}
+
+/* An open volume "v" of four objects full of 1, flushed. */
+static void rig_begin(struct rig *rig, const char *kind)
+{
+    g_autofree char *location = NULL;
+
+    fixture_begin(&rig->fixture, kind);
+    location = g_strdup_printf("fault::%s", rig->fixture.location);
+    archip_store_close(rig->fixture.store);
+    assert_ok(archip_store_open(location, ARCHIP_STORE_CREATE,
+                                &rig->fixture.store));
+    rig->fault = rig->fixture.store->store;
+    fixture_create(&rig->fixture, "v", SIZE, OBJECT);
+    rig_open(rig, ARCHIP_OPEN_WRITE);
+    fixture_fill(rig->queue, 0, SIZE, 1);
+    assert_ok(archip_flush(rig->queue));
+    alarm(60);      /* a hang is a failure */
+}
+
+static void rig_end(struct rig *rig)
+{
+    fault_reset(rig->fault);
+    fixture_end(&rig->fixture);
+}
+
+static void arm(struct rig *rig, struct fault_rule rule)
+{
+    fault_reset(rig->fault);
+    fault_arm(rig->fault, &rule);
+}
+
+/* From here on nothing reaches the store; what did is found. */
+static void rig_crash(struct rig *rig)
+{
+    arm(rig, (struct fault_rule){.op = FAULT_ANY, .nth = 1, .stop = true,
+                                 .errno_value = EIO});
+    archip_queue_close(rig->queue);
+    g_assert_cmpint(archip_volume_close(rig->volume), <, 0);
+    fault_reset(rig->fault);
+}
+
+static void submit(archip_queue *queue, archip_op op, void *buffer,
+                   size_t bytes, uint64_t offset)
+{
+    struct iovec iov = {buffer, bytes};
+    archip_request request = {.op = op, .offset_bytes = offset,
+                              .length_bytes = bytes, .iov = &iov,
+                              .iov_count = 1};
+
+    assert_ok(archip_submit(queue, &request, 1));
+}
+
+static int64_t reap(archip_queue *queue)
+{
+    archip_completion completion;
+
+    g_assert_cmpint(archip_queue_reap(queue, &completion, 1, -1), ==, 1);
+    return completion.result;
+}
+
+/* --- FUA ------------------------------------------------------------------------ */
+
+/* What is durable must also lie inside the volume after a crash. */
+static void test_fua_after_growth(const void *kind)
+{
+    uint8_t bytes[BLOCK];
+    struct rig rig;
+
+    rig_begin(&rig, kind);
+    assert_ok(archip_volume_resize(rig.volume, BLOCK, ARCHIP_RESIZE_SHRINK));
+    assert_ok(archip_volume_resize(rig.volume, OBJECT,
+                                   ARCHIP_RESIZE_VOLATILE));
+    memset(bytes, 2, BLOCK);
+    assert_ok(archip_write(rig.queue, bytes, BLOCK, 4 * BLOCK, ARCHIP_FUA));
+    rig_crash(&rig);
+    rig_open(&rig, ARCHIP_OPEN_WRITE);
+    fixture_expect(rig.queue, 4 * BLOCK, BLOCK, 2);
+    rig_close(&rig);
+    rig_end(&rig);
+}
+
+/* Zeroes with FUA are durable also where a discard made the hole. */
+static void test_fua_over_discard(const void *kind)
+{
+    struct rig rig;
+
+    rig_begin(&rig, kind);
+    assert_ok(archip_discard(rig.queue, 0, OBJECT));
+    assert_ok(archip_write_zeroes(rig.queue, 0, OBJECT,
+                                  ARCHIP_FUA | ARCHIP_MAY_UNMAP));
+    rig_crash(&rig);
+    rig_open(&rig, ARCHIP_OPEN_WRITE);
+    fixture_expect(rig.queue, 0, OBJECT, 0);
+    rig_close(&rig);
+    rig_end(&rig);
+}
+
+/* --- Syncs that fail -------------------------------------------------------------- */
+
+/* Start a flush whose first sync takes its time and fails. */
+static void flush_slowly(struct rig *rig)
+{
+    arm(rig, (struct fault_rule){.op = FAULT_SYNC, .nth = 1, .times = 1,
+                                 .errno_value = EIO, .delay_ms = 300});
+    submit(rig->queue, ARCHIP_FLUSH, NULL, 0, 0);
+}
+
+/* What was written while the sync ran may be lost by it, too. */
+static void test_sync_fails_beside_write(const void *kind)
+{
+    archip_queue *other;
+    struct rig rig;
+
+    rig_begin(&rig, kind);
+    other = fixture_queue(rig.volume);
+    fixture_fill(rig.queue, BLOCK, BLOCK, 2);
+    flush_slowly(&rig);
+    fixture_fill(other, 2 * BLOCK, BLOCK, 2);
+    g_assert_cmpint(reap(rig.queue), ==, -EIO);
+    fault_reset(rig.fault);
+    fixture_fill(rig.queue, BLOCK, BLOCK, 3);
+    assert_fails(archip_flush(rig.queue), EIO, "");
+    fixture_fill(rig.queue, 2 * BLOCK, BLOCK, 3);
+    assert_ok(archip_flush(rig.queue));
+    archip_queue_close(other);
+    rig_close(&rig);
+    rig_end(&rig);
+}
+
+/* Nothing of a discarded object is missed. */
+static void test_sync_fails_beside_discard(const void *kind)
+{
+    archip_queue *other;
+    struct rig rig;
+
+    rig_begin(&rig, kind);
+    other = fixture_queue(rig.volume);
+    fixture_fill(rig.queue, BLOCK, BLOCK, 2);
+    flush_slowly(&rig);
+    assert_ok(archip_discard(other, 0, OBJECT));
+    g_assert_cmpint(reap(rig.queue), ==, -EIO);
+    fault_reset(rig.fault);
+    assert_ok(archip_flush(rig.queue));
+    fixture_expect(rig.queue, 0, OBJECT, 0);
+    archip_queue_close(other);
+    rig_close(&rig);
+    rig_end(&rig);
+}
+
+/* --- Removals that fail ------------------------------------------------------------- */
+
+/* The object is gone although removing it reported an error. */
+static void test_reuse_after_late_removal(const void *kind)
+{
+    struct rig rig;
+
+    rig_begin(&rig, kind);
+    arm(&rig, (struct fault_rule){.op = FAULT_REMOVE, .nth = 1, .times = 0,
+                                  .errno_value = EIO, .late = true});
+    assert_ok(archip_discard(rig.queue, 0, OBJECT));
+    assert_ok(archip_flush(rig.queue));
+    background_wait(rig.volume);
+    g_assert_cmpuint(fault_fired(rig.fault), >, 0);
+    fixture_fill(rig.queue, BLOCK, 100, 2);
+    fixture_expect(rig.queue, BLOCK, 100, 2);
+    fixture_expect(rig.queue, BLOCK + 100, BLOCK, 0);
+    fault_reset(rig.fault);
+    rig_close(&rig);
+    rig_open(&rig, ARCHIP_OPEN_WRITE);
+    fixture_expect(rig.queue, 0, BLOCK, 0);
+    fixture_expect(rig.queue, BLOCK, 100, 2);
+    rig_close(&rig);
+    rig_end(&rig);
+}
+
+/* --- Closing, activating and reopening that fail --------------------------------------- */
+
+static int page_max(uint64_t number, uint64_t allocated_bytes, void *opaque)
+{
+    *(uint64_t *)opaque = MAX(*(uint64_t *)opaque, number);
+    return 0;
+}
+
+/* A header that was put back knows the names that were used since. */
+static void test_close_fails_late(const void *kind)
+{
+    struct map_header header;
+    struct id128 id;
+    uint64_t used = 0;
+    struct rig rig;
+
+    rig_begin(&rig, kind);
+    id = rig.volume->id;
+    arm(&rig, (struct fault_rule){.op = FAULT_PUT, .nth = 1, .times = 1,
+                                  .errno_value = EIO, .late = true});
+    archip_queue_close(rig.queue);
+    assert_fails(archip_volume_close(rig.volume), EIO, "");
+    fault_reset(rig.fault);
+    g_assert_cmpint(map_read_header(rig.fault, &id, true, &header, NULL), ==,
+                    0);
+    g_assert_cmpint(rig.fault->driver->list_objects(
+                        rig.fault, STORE_PAGE, &header.current_layer_id,
+                        page_max, &used, NULL), ==, 0);
+    g_assert_cmpuint(used, >, 0);
+    g_assert_cmpuint(header.next_page, >, used);
+    header_clear(&header);
+    rig_end(&rig);
+}
+
+/* A shrink of which only the new size is durable, to 1 1/2 objects. */
+static void leave_shrink(struct rig *rig)
+{
+    g_mutex_lock(&rig->volume->map->lock);
+    volume_set_size(rig->volume, OBJECT + OBJECT / 2 + 512);
+    g_mutex_unlock(&rig->volume->map->lock);
+    assert_ok(archip_flush(rig->queue));
+    rig_crash(rig);
+}
+
+static void expect_shrunk(struct rig *rig)
+{
+    fault_reset(rig->fault);
+    assert_ok(archip_volume_resize(rig->volume, SIZE, 0));
+    fixture_expect(rig->queue, 0, OBJECT + OBJECT / 2 + 512, 1);
+    fixture_expect(rig->queue, OBJECT + OBJECT / 2 + 512,
+                   SIZE - OBJECT - OBJECT / 2 - 512, 0);
+    assert_ok(archip_flush(rig->queue));
+}
+
+static void arm_nth(struct rig *rig, unsigned nth)
+{
+    arm(rig, (struct fault_rule){.op = FAULT_ANY, .nth = nth, .times = 1,
+                                 .errno_value = EIO});
+}
+
+/* Activating that failed leaves nothing behind. */
+static bool activate_once(const char *kind, unsigned nth)
+{
+    struct rig rig;
+    bool fired;
+    int rc;
+
+    rig_begin(&rig, kind);
+    leave_shrink(&rig);
+    rig_open(&rig, ARCHIP_OPEN_WRITE | ARCHIP_OPEN_NO_LOCK);
+    arm_nth(&rig, nth);
+    rc = archip_volume_activate(rig.volume);
+    fired = fault_fired(rig.fault) > 0;
+    fault_reset(rig.fault);
+    if (rc < 0) {
+        g_assert_null(rig.volume->map);
+        g_assert_cmpuint(rig.volume->lost_count, ==, 0);
+        g_assert_cmpuint(g_hash_table_size(rig.volume->drops), ==, 0);
+        g_assert_null(rig.volume->background.thread);
+    }
+    assert_ok(archip_volume_activate(rig.volume));
+    expect_shrunk(&rig);
+    rig_close(&rig);
+    rig_end(&rig);
+    return fired;
+}
+
+static void test_activate_fails(const void *kind)
+{
+    unsigned nth = 1;
+
+    while (activate_once(kind, nth)) {
+        nth++;
+    }
+    g_assert_cmpuint(nth, >, 10);
+}
+
+/* Reopening that failed changed nothing. */
+static bool reopen_once(const char *kind, unsigned nth)
+{
+    uint8_t bytes[BLOCK] = {0};
+    struct rig rig;
+    bool fired;
+    int rc;
+
+    rig_begin(&rig, kind);
+    leave_shrink(&rig);
+    rig_open(&rig, 0);
+    arm_nth(&rig, nth);
+    rc = archip_volume_reopen(rig.volume, ARCHIP_OPEN_WRITE);
+    fired = fault_fired(rig.fault) > 0;
+    fault_reset(rig.fault);
+    if (rc < 0) {
+        assert_fails(archip_write(rig.queue, bytes, BLOCK, 0, 0), EROFS, "");
+        fixture_expect(rig.queue, 0, OBJECT, 1);
+        assert_ok(archip_volume_reopen(rig.volume, ARCHIP_OPEN_WRITE));
+    }
+    expect_shrunk(&rig);
+    rig_close(&rig);
+    rig_end(&rig);
+    return fired;
+}
+
+static void test_reopen_fails(const void *kind)
+{
+    unsigned nth = 1;
+
+    while (reopen_once(kind, nth)) {
+        nth++;
+    }
+    g_assert_cmpuint(nth, >, 10);
+}
+
+/* Who may not write a volume doesn't. */
+static void test_read_only_is_left_alone(const void *kind)
+{
+    struct store_record record = {.kind = STORE_HEADER};
+    g_autoptr(GBytes) value = NULL, after = NULL;
+    struct map_header header;
+    archip_volume *volume;
+    struct rig rig;
+
+    rig_begin(&rig, kind);
+    record.id = rig.volume->id;
+    rig_close(&rig);
+    g_assert_cmpint(map_read_header(rig.fault, &record.id, true, &header,
+                                    NULL), ==, 0);
+    header.flags |= FORMAT_HEADER_READONLY;
+    value = header_encode(&header);
+    header_clear(&header);
+    g_assert_cmpint(rig.fault->driver->put(
+                        rig.fault, &record, g_bytes_get_data(value, NULL),
+                        g_bytes_get_size(value), false, NULL), ==, 0);
+    assert_fails(archip_volume_open(rig.fixture.store, "v", ARCHIP_OPEN_WRITE,
+                                    NULL, &volume), EROFS, "read-only");
+    g_assert_cmpint(rig.fault->driver->get(rig.fault, &record, &after, NULL),
+                    ==, 0);
+    g_assert_true(g_bytes_equal(value, after));
+    rig_end(&rig);
+}
+
+/* --- Waiting with requests in flight ----------------------------------------------------- */
+
+/* The page that a call needs is on its way to a request of the same thread. */
+static void test_usage_beside_read(const void *kind)
+{
+    uint8_t bytes[BLOCK];
+    archip_usage usage;
+    struct rig rig;
+
+    rig_begin(&rig, kind);
+    rig_close(&rig);
+    rig_open(&rig, ARCHIP_OPEN_WRITE);
+    submit(rig.queue, ARCHIP_READ, bytes, BLOCK, 0);
+    assert_ok(archip_volume_get_usage(rig.volume, &usage));
+    g_assert_cmpuint(usage.object_count, ==, 4);
+    g_assert_cmpint(reap(rig.queue), ==, 0);
+    g_assert_cmpuint(bytes[0], ==, 1);
+    rig_close(&rig);
+    rig_end(&rig);
+}
+
+static gpointer deactivate_main(gpointer volume)
+{
+    assert_ok(archip_volume_deactivate(volume));
+    return NULL;
+}
+
+/* The volume is handed over while another thread asks. */
+static void test_usage_beside_deactivate(const void *kind)
+{
+    archip_usage usage;
+    GThread *thread;
+    struct rig rig;
+
+    rig_begin(&rig, kind);
+    arm(&rig, (struct fault_rule){.op = FAULT_PUT, .nth = 1, .times = 0,
+                                  .delay_ms = 300});
+    thread = g_thread_new("deactivate", deactivate_main, rig.volume);
+    g_usleep(100000);
+    assert_fails(archip_volume_get_usage(rig.volume, &usage), EPERM, "active");
+    g_thread_join(thread);
+    rig_close(&rig);
+    rig_end(&rig);
+}
+
+/* The copy needs what a write to its source is at, on a queue of the same
+ * thread. */
+static void test_copy_beside_write(const void *kind)
+{
+    archip_volume *target;
+    archip_queue *queue;
+    uint8_t bytes[100];
+    struct rig rig;
+
+    rig_begin(&rig, kind);
+    fixture_create(&rig.fixture, "w", SIZE, OBJECT);
+    queue = fixture_open_queue(&rig.fixture, "w", ARCHIP_OPEN_WRITE, &target);
+    memset(bytes, 2, sizeof(bytes));
+    assert_ok(archip_discard(rig.queue, 0, OBJECT));
+    submit(rig.queue, ARCHIP_WRITE, bytes, sizeof(bytes), 50);
+    assert_ok(archip_copy_range(queue, 0, rig.volume, 0, SIZE, 0));
+    g_assert_cmpint(reap(rig.queue), ==, 0);
+    fixture_expect(queue, OBJECT, OBJECT, 1);
+    fixture_close(target, queue);
+    rig_close(&rig);
+    rig_end(&rig);
+}
+
+int main(int argc, char **argv)
+{
+    g_test_init(&argc, &argv, NULL);
+    fixture_add("/trouble/fua-after-growth", test_fua_after_growth);
+    fixture_add("/trouble/fua-over-discard", test_fua_over_discard);
+    fixture_add("/trouble/sync-fails-beside-write",
+                test_sync_fails_beside_write);
+    fixture_add("/trouble/sync-fails-beside-discard",
+                test_sync_fails_beside_discard);
+    fixture_add("/trouble/reuse-after-late-removal",
+                test_reuse_after_late_removal);
+    fixture_add("/trouble/close-fails-late", test_close_fails_late);
+    fixture_add("/trouble/activate-fails", test_activate_fails);
+    fixture_add("/trouble/reopen-fails", test_reopen_fails);
+    fixture_add("/trouble/read-only-is-left-alone",
+                test_read_only_is_left_alone);
+    fixture_add("/trouble/usage-beside-read", test_usage_beside_read);
+    fixture_add("/trouble/usage-beside-deactivate",
+                test_usage_beside_deactivate);
+    fixture_add("/trouble/copy-beside-write", test_copy_beside_write);
+    return g_test_run();
+}
