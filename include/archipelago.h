@@ -130,7 +130,8 @@ int archip_volume_create(archip_store *store, const char *name,
                          const archip_create_options *options);
 
 /* Remove a volume and free what only it used.
- * -EBUSY: open somewhere (the text says who); -EPERM: protected. */
+ * -EBUSY: open somewhere, be it for reading (the text says who has it for
+ * writing); -EPERM: protected. */
 int archip_volume_remove(archip_store *store, const char *name);
 
 /* Call `each` for each volume in order of name, until it returns non-zero,
@@ -191,8 +192,12 @@ uint64_t archip_volume_size(archip_volume *volume);
 /* Durable only with the next flush, as data is; never with SHRINK. */
 #define ARCHIP_RESIZE_VOLATILE 0x2u
 
-/* Change the size.  What is cut off is gone: growing again shows zeroes.
- * May block; no request beyond the new end may be in flight.
+/* Change the size.  What is cut off is gone: growing again shows zeroes.  A
+ * shrink that fails may be finished by the next call, or when the volume is
+ * opened again.
+ * May block; no request beyond the new end may be in flight.  A thread that
+ * waits in this or any other call keeps going what is in flight on the queues
+ * of the store that it used last.
  * -EINVAL: size, or a shrink without the flag; -EROFS. */
 int archip_volume_resize(archip_volume *volume, uint64_t size_bytes,
                          unsigned flags);
@@ -257,7 +262,8 @@ typedef enum archip_op {
 #define ARCHIP_MAY_UNMAP 0x2u   /* zeroes: space may be given back */
 #define ARCHIP_NO_FALLBACK 0x4u /* zeroes, copy: -ENOTSUP rather than writing */
 #define ARCHIP_GROW 0x8u        /* write, zeroes: past the end grows the volume
-                                   (rounded up to 512), durable with a flush */
+                                   (rounded up to 512), durable with a flush;
+                                   -EFBIG beyond 1 PiB */
 
 #define ARCHIP_EXTENT_DATA 0x1u   /* allocated; else it reads as zeroes and
                                      takes no space */
