@@ -246,19 +246,19 @@ static size_t record_check(const struct replay *replay, size_t at)
         return 0;
     }
     if (format_crc(record, bytes, offsetof(struct format_record, crc)) !=
-            GUINT32_FROM_BE(record->crc) ||
-        GUINT64_FROM_BE(record->epoch) != replay->epoch) {
+        GUINT32_FROM_BE(record->crc)) {
         return 0;
     }
     return bytes;
 }
 
-/* A whole record, but not of this map: no crash leaves that. */
+/* A whole record, but not of this map and epoch: no crash leaves that. */
 static bool record_is_foreign(const struct replay *replay, size_t at)
 {
     const struct format_record *record = (const void *)(replay->bytes + at);
 
-    return memcmp(record->id, replay->map->header.id.bytes,
+    return GUINT64_FROM_BE(record->epoch) != replay->epoch ||
+           memcmp(record->id, replay->map->header.id.bytes,
                   sizeof(record->id)) != 0;
 }
 
@@ -421,7 +421,7 @@ static int replay_records(struct replay *replay, GError **error)
            (bytes = record_check(replay, at)) > 0) {
         int rc = record_is_foreign(replay, at)
                      ? replay_fail(replay, at, error,
-                                   "a record of another volume")
+                                   "a record of another volume or epoch")
                      : record_order(replay, at, error);
 
         if (rc == 0) {
