@@ -113,7 +113,7 @@ static void flush_end(archip_volume *volume)
         /* The record was full: the same round goes on. */
         flush->waiting = g_slist_concat(requests, flush->waiting);
         g_mutex_unlock(&volume->map->lock);
-        queue->in_flight--;
+        queue_let(queue);
         flush_begin(volume, queue);
         return;
     }
@@ -123,7 +123,7 @@ static void flush_end(archip_volume *volume)
     }
     flush_hand_on(flush);
     g_mutex_unlock(&volume->map->lock);
-    queue->in_flight--;
+    queue_let(queue);
     g_slist_free(requests);
 }
 
@@ -305,7 +305,7 @@ static void flush_begin(archip_volume *volume, archip_queue *queue)
     flush->queue = queue;
     flush->result = 0;
     flush->current = g_steal_pointer(&flush->waiting);
-    queue->in_flight++;
+    queue_hold(queue);
     fold = map_wants_checkpoint(map) && !volume->background.checkpoint &&
            !volume->background.checkpointing;
     map_capture(map, fold ? MAP_ROTATE : MAP_JOURNAL, &flush->commit);

@@ -216,7 +216,7 @@ static void page_read_done(struct store_request *request)
     g_mutex_lock(&map->lock);
     map_page_loaded(map, read->page, NULL);
     g_mutex_unlock(&map->lock);
-    queue->in_flight--;
+    queue_let(queue);
     g_free(read);
 }
 
@@ -235,7 +235,7 @@ enum piece_state piece_stuck(struct piece *piece, int rc,
         *read = (struct page_read){ piece->volume, queue, wanted };
         wanted->request.done = page_read_done;
         wanted->request.opaque = read;
-        queue->in_flight++;
+        queue_hold(queue);
         store_submit(queue->store_queue, &wanted->request);
     }
     return PIECE_WAIT;

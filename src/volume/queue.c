@@ -298,7 +298,7 @@ static void queue_completed(struct request *request)
 {
     archip_queue *queue = request->queue;
 
-    queue->in_flight--;
+    queue_let(queue);
     queue->requests--;
     g_queue_push_tail(&queue->completed, request);
 }
@@ -315,7 +315,7 @@ int archip_submit(archip_queue *queue, const archip_request *requests,
     }
     queue_own(queue);
     for (size_t i = 0; i < count; i++) {
-        __atomic_add_fetch(&queue->in_flight, 1, __ATOMIC_RELEASE);
+        queue_hold(queue);
         queue->requests++;
         request_start(request_new(queue, queue->volume, &requests[i],
                                   queue_completed, NULL));

@@ -376,7 +376,7 @@ void request_start(struct request *request)
 
 static void run_complete(struct request *request)
 {
-    request->queue->in_flight--;
+    queue_let(request->queue);
     *(bool *)request->opaque = true;
 }
 
@@ -389,7 +389,7 @@ int request_run(archip_queue *queue, const archip_request *user,
     int rc;
 
     request->beyond_end = beyond_end;
-    queue->in_flight++;
+    queue_hold(queue);
     request_start(request);
     queue_turn(queue, 0);
     while (!done) {

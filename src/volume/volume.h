@@ -70,6 +70,19 @@ struct archip_queue {
     struct task *inbox_head, **inbox_tail;
 };
 
+/* One more in flight, one less.  Only its thread does that, others look. */
+static inline void queue_hold(archip_queue *queue)
+{
+    __atomic_store_n(&queue->in_flight, queue->in_flight + 1,
+                     __ATOMIC_RELEASE);
+}
+
+static inline void queue_let(archip_queue *queue)
+{
+    __atomic_store_n(&queue->in_flight, queue->in_flight - 1,
+                     __ATOMIC_RELEASE);
+}
+
 /* Any thread: run `task` on the queue's. */
 void queue_post(archip_queue *queue, struct task *task);
 /* Open without entering it in store->queues: for the volume's own work. */
