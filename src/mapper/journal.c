@@ -483,6 +483,10 @@ static int journal_read(struct replay *replay, GError **error)
     if (rc == -ENOENT) {
         return 0;       /* vanished: a writer folded it */
     }
+    if (rc == 0 && replay->size_bytes >= REPLAY_BYTES_MAX) {
+        return replay_fail(replay, replay->size_bytes, error,
+                           "it is longer than any can be");
+    }
     return rc < 0 ? error_set_errno(error, -rc, "journal %" G_GUINT64_FORMAT,
                                     replay->epoch)
                   : 0;

@@ -191,27 +191,6 @@ static void journal_write(archip_volume *volume)
 
 /* --- The objects -------------------------------------------------------------------- */
 
-/* What was written while the sync ran may be lost with it, without the next
- * sync's saying so. */
-static void object_lose(archip_volume *volume, struct object *object)
-{
-    static const struct map_bits none;
-
-    for (size_t i = 0; i < sizeof(none); i++) {
-        object->syncing.bytes[i] |= object->fresh.bytes[i];
-    }
-    if (memcmp(&object->syncing, &none, sizeof(none)) == 0) {
-        return;         /* discarded meanwhile */
-    }
-    if (!object->lost) {
-        object->lost = g_new0(struct map_bits, 1);
-        volume->lost_count++;
-    }
-    for (size_t i = 0; i < sizeof(object->lost->bytes); i++) {
-        object->lost->bytes[i] |= object->syncing.bytes[i];
-    }
-}
-
 static void flush_take_syncs(archip_volume *volume)
 {
     struct flush *flush = &volume->flush;
@@ -228,6 +207,7 @@ static void flush_take_syncs(archip_volume *volume)
                                        g_strerror(-rc)));
         }
         object->is_syncing = false;
+        memset(&object->syncing, 0, sizeof(object->syncing));
         object_put(volume, object);
     }
     if (volume->lost_count) {

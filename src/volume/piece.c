@@ -68,6 +68,26 @@ static void object_regain(archip_volume *volume, struct object *object,
     }
 }
 
+void object_lose(archip_volume *volume, struct object *object)
+{
+    static const struct map_bits none;
+    struct map_bits bits = object->syncing;
+
+    for (size_t i = 0; i < sizeof(bits); i++) {
+        bits.bytes[i] |= object->fresh.bytes[i];
+    }
+    if (memcmp(&bits, &none, sizeof(none)) == 0) {
+        return;         /* discarded meanwhile */
+    }
+    if (!object->lost) {
+        object->lost = g_new0(struct map_bits, 1);
+        volume->lost_count++;
+    }
+    for (size_t i = 0; i < sizeof(bits); i++) {
+        object->lost->bytes[i] |= bits.bytes[i];
+    }
+}
+
 void object_forget_data(archip_volume *volume, struct object *object)
 {
     memset(&object->fresh, 0, sizeof(object->fresh));
@@ -106,6 +126,19 @@ static bool piece_conflicts(const struct piece *piece,
            other->lock_start < piece->lock_end;
 }
 
+static bool conflicts_any(const struct piece *piece, const GQueue *others)
+{
+    for (const GList *link = others->head; link; link = link->next) {
+        if (piece_conflicts(piece, link->data)) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* Who waits already goes first, or many that share could keep out one that
+ * doesn't for good.  When the last active piece leaves, all who wait look
+ * again, so that nobody waits for nobody. */
 bool piece_admit(struct piece *piece, uint32_t start, uint32_t end,
                  bool exclusive)
 {
@@ -115,11 +148,10 @@ bool piece_admit(struct piece *piece, uint32_t start, uint32_t end,
     piece->lock_start = start;
     piece->lock_end = end;
     piece->exclusive = exclusive;
-    for (GList *link = object->active.head; link; link = link->next) {
-        if (piece_conflicts(piece, link->data)) {
-            g_queue_push_tail_link(&object->waiting, &piece->link);
-            return false;
-        }
+    if (conflicts_any(piece, &object->active) ||
+        conflicts_any(piece, &object->waiting)) {
+        g_queue_push_tail_link(&object->waiting, &piece->link);
+        return false;
     }
     g_queue_push_tail_link(&object->active, &piece->link);
     piece->active = true;

@@ -240,6 +240,9 @@ void user_zero(const struct request *request, uint64_t offset, size_t bytes);
 struct object *object_get(archip_volume *volume, uint64_t index);
 /* Forget it if nothing is known of it any more. */
 void object_put(archip_volume *volume, struct object *object);
+/* A sync of it failed: what was written since the one before, also while it ran,
+ * may be lost without the next sync's saying so. */
+void object_lose(archip_volume *volume, struct object *object);
 /* It was discarded: nobody misses what can't be synced of it. */
 void object_forget_data(archip_volume *volume, struct object *object);
 /* Blocks [first, last) were written, `whole` ones among them completely. */

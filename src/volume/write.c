@@ -315,6 +315,9 @@ static void write_done(struct piece *piece)
             piece->request->needs_flush |=
                 (piece->request->user.flags & ARCHIP_FUA) != 0;
         }
+    } else if (fua && piece->result == -EIO) {
+        /* It was a sync, too: what it took down with it nobody says again. */
+        object_lose(piece->volume, piece->object);
     }
     piece_release(piece);
     if (piece->changes_map) {

@@ -138,6 +138,28 @@ static void flush_slowly(struct rig *rig)
     submit(rig->queue, ARCHIP_FLUSH, NULL, 0, 0);
 }
 
+/* A FUA write that fails may have used up the error of what was written before
+ * it: that must be written again before a flush is believed. */
+static void test_fua_fails(const void *kind)
+{
+    uint8_t bytes[BLOCK];
+    struct rig rig;
+
+    rig_begin(&rig, kind);
+    memset(bytes, 2, BLOCK);
+    assert_ok(archip_write(rig.queue, bytes, BLOCK, 0, 0));
+    arm(&rig, (struct fault_rule){.op = FAULT_WRITE, .nth = 1, .times = 1,
+                                  .errno_value = EIO});
+    assert_fails(archip_write(rig.queue, bytes, BLOCK, BLOCK, ARCHIP_FUA), EIO,
+                 "");
+    assert_fails(archip_flush(rig.queue), EIO, "earlier");
+    assert_fails(archip_flush(rig.queue), EIO, "earlier");
+    assert_ok(archip_write(rig.queue, bytes, BLOCK, 0, 0));
+    assert_ok(archip_flush(rig.queue));
+    rig_close(&rig);
+    rig_end(&rig);
+}
+
 /* What was written while the sync ran may be lost by it, too. */
 static void test_sync_fails_beside_write(const void *kind)
 {
@@ -440,6 +462,7 @@ int main(int argc, char **argv)
     g_test_init(&argc, &argv, NULL);
     fixture_add("/trouble/fua-after-growth", test_fua_after_growth);
     fixture_add("/trouble/fua-over-discard", test_fua_over_discard);
+    fixture_add("/trouble/fua-fails", test_fua_fails);
     fixture_add("/trouble/sync-fails-beside-write",
                 test_sync_fails_beside_write);
     fixture_add("/trouble/sync-fails-beside-discard",
