@@ -16,10 +16,10 @@ case "$1" in
 esac
 END
 chmod +x slow.sh
-BEGUN=$temporary/begun nbdkit --exit-with-parent -f -U "$temporary/sock" sh \
-    slow.sh &
+BEGUN=$temporary/begun nbdkit --exit-with-parent -f -U "$temporary/sock" \
+    -P "$temporary/sock.pid" sh slow.sh &
 cleanup_fn end_process $!
-wait_for test -S sock
+wait_for test -e sock.pid
 "$ARCHIPELAGO" export v "nbd+unix:///?socket=$temporary/sock" 2> err &
 process=$!
 wait_for test -e begun

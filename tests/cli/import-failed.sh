@@ -7,10 +7,11 @@
 requires nbdkit
 # A server whose reads fail.  (Not by --run: nbdkit may abort when a client goes
 # while it reports several errors.)
-nbdkit --exit-with-parent -f -U "$temporary/errors" --filter=error \
-    data data='"abc"*1000000' error-pread=EIO error-pread-rate=100% &
+nbdkit --exit-with-parent -f -U "$temporary/errors" -P "$temporary/errors.pid" \
+    --filter=error data data='"abc"*1000000' error-pread=EIO \
+    error-pread-rate=100% &
 cleanup_fn end_process $!
-wait_for test -S errors
+wait_for test -e errors.pid
 expect_code 1 a import "nbd+unix:///?socket=$temporary/errors" v
 said NBD
 equal "$(names)" ""
@@ -27,10 +28,11 @@ case "$1" in
 esac
 END
 chmod +x server.sh
-nbdkit --exit-with-parent -f -U "$temporary/sock" sh server.sh &
+nbdkit --exit-with-parent -f -U "$temporary/sock" -P "$temporary/sock.pid" \
+    sh server.sh &
 server=$!
 cleanup_fn end_process "$server"
-wait_for test -S sock
+wait_for test -e sock.pid
 expect_code 1 a import "nbd+unix:///?socket=$temporary/sock" v
 said NBD
 equal "$(names)" ""

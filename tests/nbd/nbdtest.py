@@ -54,11 +54,12 @@ class Server:
     def __init__(self, directory, parameters, options=()):
         number = len(os.listdir(directory))
         self.socket = os.path.join(directory, f"s{number}")
+        self.pid_path = os.path.join(directory, f"pid{number}")
         self.log_path = os.path.join(directory, f"log{number}")
         with open(self.log_path, "w") as log:
             self.process = subprocess.Popen(
-                ["nbdkit", "-f", "-U", self.socket, *options, PLUGIN,
-                 *parameters],
+                ["nbdkit", "-f", "-U", self.socket, "-P", self.pid_path,
+                 *options, PLUGIN, *parameters],
                 stdin=subprocess.DEVNULL, stderr=log,
                 env=server_environment())
         wait_for(self.listens, "nbdkit's socket")
@@ -66,7 +67,8 @@ class Server:
     def listens(self):
         if self.process.poll() is not None:
             raise AssertionError(f"nbdkit ended: {self.log()}")
-        return os.path.exists(self.socket)
+        # The socket is there before anybody listens; this comes after.
+        return os.path.exists(self.pid_path)
 
     def log(self):
         with open(self.log_path) as log:

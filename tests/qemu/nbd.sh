@@ -10,9 +10,10 @@ img create -q -f raw archipelago:v 24M
 random "$work/data" 10000
 truncate -s 24M "$work/data"
 
-start nbd -t -f raw -e 4 --discard=unmap -k "$socket" archipelago:v
+start nbd -t -f raw -e 4 --discard=unmap -k "$socket" \
+    --pid-file="$work/server.pid" archipelago:v
 server=$pid
-wait_for test -S "$socket"
+wait_for test -s "$work/server.pid"
 says '25165824' nbdinfo --size "$uri"
 nbdcopy "$work/data" "$uri"
 nbdcopy --connections=2 "$uri" "$work/back"
@@ -38,10 +39,10 @@ fails_with 'Permission denied' io -f raw -c 'write 0 512' "$uri"
 ### the stock storage daemon knows a volume as a backing file, by its name
 img create -q -f qcow2 -b archipelago:v -F raw "$work/over.qcow2"
 rm -f "$socket"
-start qsd --blockdev "qcow2,node-name=q,file.driver=file,\
+start qsd --pidfile "$work/qsd.pid" --blockdev "qcow2,node-name=q,file.driver=file,\
 file.filename=$work/over.qcow2" --nbd-server \
     "addr.type=unix,addr.path=$socket" --export nbd,id=e,node-name=q,name=
-wait_for test -S "$socket"
+wait_for test -s "$work/qsd.pid"
 nbdcopy "$uri" "$work/back"
 cmp "$work/data" "$work/back"
 
