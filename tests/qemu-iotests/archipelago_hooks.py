@@ -1,0 +1,48 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What QEMU's test runner calls before and after each test.
+
+A test gets directories of its own, with an empty store that is the default
+one, and has to end in time.  A test that passed without having made a volume,
+although a volume was asked for, has tested something else, and is a skip.
+Results go to the file $ARCHIPELAGO_RESULTS, one JSON object a line.
+"""
+import json
+import os
+
+TIMEOUT_S = os.environ.get('ARCHIPELAGO_TEST_TIMEOUT', '600')
+WITH_VOLUMES = os.environ.get('ARCHIPELAGO_VOLUMES') == '1'
+
+
+def before(name, args, env):
+    """`args` and `env` of the test that is about to be started."""
+    for key in 'TEST_DIR', 'SOCK_DIR':
+        if not env[key].endswith(name):
+            env[key] = os.path.join(env[key], name)
+            os.makedirs(env[key], exist_ok=True)
+    store = os.path.join(env['TEST_DIR'], 'store')
+    os.makedirs(store, exist_ok=True)
+    env['ARCHIPELAGO_STORE'] = 'dir:' + store
+    os.environ['ARCHIPELAGO_STORE'] = env['ARCHIPELAGO_STORE']
+    args[:0] = ['timeout', '--kill-after=10', TIMEOUT_S]
+
+
+def made_volume():
+    """Was there ever one in the test's store?"""
+    maps = os.path.join(os.environ['ARCHIPELAGO_STORE'][len('dir:'):], 'maps')
+    return os.path.isdir(maps) and bool(os.listdir(maps))
+
+
+def after(name, env, result):
+    """The result as it is to count."""
+    if WITH_VOLUMES and result.status == 'pass' and not made_volume():
+        result.status = 'not run'
+        result.description = 'uses local files only: it made no volume'
+    record = {'name': name, 'status': result.status,
+              'description': result.description,
+              'seconds': result.elapsed or 0,
+              'cases_not_run': result.casenotrun or '',
+              'diff': '\n'.join(result.diff)}
+    with open(os.environ['ARCHIPELAGO_RESULTS'], 'a',
+              encoding='utf-8') as file:
+        file.write(json.dumps(record) + '\n')
+    return result
