@@ -35,6 +35,7 @@
 /* Set while configuring, then constant. */
 static const char *store_parameter; /* nbdkit's */
 static const char *volume_name;     /* nbdkit's; NULL: the export chooses */
+static int64_t create_bytes;        /* make the volume if there is none; or 0 */
 static char *store_location;        /* NULL: the library's default */
 
 /* Set after the fork, then constant. */
@@ -65,7 +66,12 @@ static int archipelago_config(const char *key, const char *value)
     if (!strcmp(key, "volume")) {
         return set_once(&volume_name, key, value);
     }
-    nbdkit_error("unknown parameter '%s': there are store= and volume=", key);
+    if (!strcmp(key, "create")) {
+        create_bytes = nbdkit_parse_size(value);
+        return create_bytes < 0 ? -1 : 0;
+    }
+    nbdkit_error("unknown parameter '%s': there are store=, volume= and "
+                 "create=", key);
     return -1;
 }
 
@@ -96,6 +102,10 @@ static int archipelago_config_complete(void)
         nbdkit_error("parameter volume: %s", archip_error());
         return -1;
     }
+    if (create_bytes && !volume_name) {
+        nbdkit_error("parameter create needs volume=NAME");
+        return -1;
+    }
     if (!location) {
         location = getenv("ARCHIPELAGO_STORE");
     }
@@ -111,12 +121,24 @@ static void archipelago_dump_plugin(void)
 
 /* --- Start and end -------------------------------------------------------- */
 
+/* Open the store; with create=, the volume is in it afterwards. */
+static int open_store(archip_store **opened)
+{
+    int result = archip_store_open(
+        store_location, create_bytes ? ARCHIP_STORE_CREATE : 0, opened);
+
+    if (result == 0 && create_bytes) {
+        result = archip_volume_create(*opened, volume_name, create_bytes, NULL);
+    }
+    return result == -EEXIST ? 0 : result;
+}
+
 /* In the child: open what the server will open, write what is wrong. */
 static _Noreturn void probe(int fd)
 {
     archip_store *probed = NULL;
     archip_volume *volume = NULL;
-    int result = archip_store_open(store_location, 0, &probed);
+    int result = open_store(&probed);
 
     if (result == 0 && volume_name) {
         result = archip_volume_open(probed, volume_name, 0, OWNER, &volume);
@@ -170,7 +192,7 @@ static int archipelago_get_ready(void)
 static int archipelago_after_fork(void)
 {
     archip_store_status status = {0};
-    int result = archip_store_open(store_location, 0, &store);
+    int result = open_store(&store);
 
     if (result == 0) {
         result = archip_store_get_status(store, &status);
@@ -589,7 +611,8 @@ static struct nbdkit_plugin plugin = {
         "store=LOCATION    The store; default: $ARCHIPELAGO_STORE, else the\n"
         "                  one that archipelago.conf names, else the user's.\n"
         "[volume=]NAME     The volume; default: the one that the client names\n"
-        "                  as its export.",
+        "                  as its export.\n"
+        "create=SIZE       Make the volume when there is none of its name.",
     .magic_config_key = "volume",
     .dump_plugin = archipelago_dump_plugin,
     .get_ready = archipelago_get_ready,

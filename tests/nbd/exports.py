@@ -161,6 +161,32 @@ class Parameters(NbdTest):
         with open(path) as file:
             return file.read()
 
+    def test_create(self):
+        """Made when it is missing, left as it is when it is there."""
+        server = self.serve("volume=made", "create=3M")
+        handle = self.connect(server)
+        self.assertEqual(handle.get_size(), 3 * MiB)
+        handle.pwrite(b"kept", 4096)
+        handle.flush()
+        server.kill()
+        handle = self.connect(self.serve("volume=made", "create=9M"))
+        self.assertEqual(handle.get_size(), 3 * MiB)
+        self.assertEqual(handle.pread(4, 4096), b"kept")
+
+    def test_create_in_memory(self):
+        server = self.serve("volume=made", "create=3M", store="memory:made")
+        handle = self.connect(server)
+        handle.pwrite(b"made", 2 * MiB)
+        self.assertEqual(self.connect(server).pread(4, 2 * MiB), b"made")
+
+    def test_create_refused(self):
+        self.assert_error("create needs volume=NAME", "create=3M",
+                          f"store={self.location}")
+        self.assert_error("large", "made", "create=large",
+                          f"store={self.location}")
+        self.assert_error("multiple of 512", "made", "create=513",
+                          f"store={self.location}")
+
     def test_dump_plugin(self):
         result = nbdkit("--dump-plugin", PLUGIN)
         for line in ("name=archipelago", "api_version=2",
@@ -175,7 +201,7 @@ class Parameters(NbdTest):
             manual = file.read()
         shown = re.findall(r"(?m)^\[?(\w+)=\]?[A-Z]+ ", text)
         described = re.findall(r"(?m)^=item \[?B<(\w+)=>\]?[A-Z]+$", manual)
-        self.assertEqual(sorted(shown), ["store", "volume"])
+        self.assertEqual(sorted(shown), ["create", "store", "volume"])
         self.assertEqual(sorted(shown), sorted(described))
 
 
