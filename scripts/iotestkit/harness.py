@@ -14,7 +14,8 @@ HERE = os.path.dirname(os.path.realpath(__file__))
 TOP = os.path.dirname(os.path.dirname(HERE))
 OWN_TESTS = os.path.join(TOP, 'tests/qemu-iotests')
 IOTESTS = 'tests/qemu-iotests'
-HOOKS = ['common.archipelago', 'archipelago_hooks.py']
+HOOKS = ['common.archipelago', 'archipelago_hooks.py',
+         'archipelago_volumes.py']
 OWN_PREFIX = 'archipelago-'
 
 # Volumes have no directory: what a file would show as TEST_DIR/t.raw.
@@ -34,6 +35,8 @@ EDITS = [
     ('common.rc', r'^        eval "\$QEMU_NBD -v -t -k .*\n        sleep 1 .*\n',
      1, 'around',
      ('        if ! archipelago_is_served; then\n', '        fi\n')),
+    ('common.rc', r'^        nbd\)\n            _stop_nbd_server\n', 1, 'after',
+     '            archipelago_stop_servers\n'),
     ('common.rc', r'^_rm_test_img\(\)\n\{\n    local img=\$1\n', 1, 'after',
      '    if archipelago_remove "$img"; then return; fi\n'),
     ('common.rc', r'^        rbd\)\n            rbd --no-progress', 1, 'before',
@@ -52,12 +55,15 @@ EDITS = [
      "    elif imgproto == 'archipelago':\n"
      "        return 'archipelago:' + os.path.basename(path)\n"),
 
+    ('iotests.py', r"^sample_img_dir = os\.environ\['SAMPLE_IMG_DIR'\]\n", 1,
+     'after',
+     "\nif imgproto == 'archipelago':\n    import archipelago_volumes\n"),
+
     # Each test has a store of its own, an end, and a result we can read.
     ('testrunner.py', r"^        test_dir = env\['TEST_DIR'\]\n", 1, 'before',
      "        archipelago_hooks.before(f_test.name, args, env)\n"),
     ('testrunner.py', r"^        res = self\.do_run_test\(.*\)\n", 1, 'after',
-     "        res = archipelago_hooks.after(os.path.basename(test), self.env,\n"
-     "                                      res)\n"),
+     "        res = archipelago_hooks.after(os.path.basename(test), res)\n"),
     ('testrunner.py', r"^import os\n", 1, 'before',
      "import archipelago_hooks\n"),
 ]
