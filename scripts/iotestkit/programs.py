@@ -12,6 +12,25 @@ VARIABLES = {'qemu-system-x86_64': 'QEMU_PROG', 'qemu-img': 'QEMU_IMG_PROG',
              'qemu-storage-daemon': 'QSD_PROG'}
 
 
+# Runs a program.  Bash tests name their image in options as that of a file;
+# on the way the file's options become the driver's.
+WRAPPER = r"""#!/bin/bash
+arguments=()
+for argument; do
+    case $argument in
+    *filename=archipelago:*)
+        argument=$(sed -E \
+            -e 's/(^|,)driver=file,(.*,)?filename=(archipelago):/\1driver=\3,\2volume=/' \
+            -e 's/^file,(.*,)?filename=(archipelago):/driver=\2,\1volume=/' \
+            -e 's/([a-z.]*)filename=(archipelago):/\1driver=\2,\1volume=/g' \
+            <<< "$argument") ;;
+    esac
+    arguments+=("$argument")
+done
+exec {command} "${{arguments[@]}}"
+"""
+
+
 class Unavailable(Exception):
     """It can't be had on this machine."""
 
@@ -97,7 +116,7 @@ class Programs:
         for name, command in self.commands(way).items():
             path = os.path.join(directory, name)
             with open(path, 'w', encoding='utf-8') as file:
-                file.write(f'#!/bin/sh\nexec {" ".join(command)} "$@"\n')
+                file.write(WRAPPER.format(command=' '.join(command)))
             os.chmod(path, 0o755)
             variables[VARIABLES[name]] = path
         return variables

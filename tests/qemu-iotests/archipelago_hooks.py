@@ -43,7 +43,7 @@ def after(name, result):
     """The result as it is to count."""
     if WITH_VOLUMES and result.status == 'pass' and not made_volume():
         result.status = 'not run'
-        result.description = 'uses local files only: it made no volume'
+        result.description = 'made no volume: it works on something else'
     record = {'name': name, 'status': result.status,
               'description': result.description,
               'seconds': result.elapsed or 0,

@@ -28,6 +28,9 @@ VOLUME = re.compile(r'archipelago:([A-Za-z0-9_.+-]+)')
 # Only the driver of files knows these.
 FILE_OPTIONS = {'locking', 'aio', 'drop-cache', 'x-check-cache-dropped',
                 'aio-max-batch'}
+# What has a path that isn't an image's: command line options, and a key of QMP.
+OTHER_PATHS = {'--pid-file', '--socket', '-k', '-D'}
+SOCKET_KEY = 'path'
 # Commands that make an image: the argument that names it.
 CREATING = {'blockdev-snapshot-sync': 'snapshot-file',
             'drive-mirror': 'target', 'drive-backup': 'target'}
@@ -84,7 +87,7 @@ def options_to_qemu(options):
 
 def to_qemu(value):
     if isinstance(value, dict):
-        return {key: to_qemu(inner)
+        return {key: inner if key == SOCKET_KEY else to_qemu(inner)
                 for key, inner in options_to_qemu(value).items()}
     if isinstance(value, list):
         return [to_qemu(inner) for inner in value]
@@ -103,6 +106,14 @@ def argument_to_qemu(argument):
     options = dict(part.partition('=')[::2] for part in parts)
     return text_to_qemu(','.join(
         f'{key}={value}' for key, value in options_to_qemu(options).items()))
+
+
+def arguments_to_qemu(arguments):
+    befores = [None, *arguments]
+    return [argument if before in OTHER_PATHS or
+            argument.split('=')[0] in OTHER_PATHS
+            else argument_to_qemu(argument)
+            for before, argument in zip(befores, arguments)]
 
 
 def makes_anew(arguments):
@@ -155,7 +166,7 @@ class VolumePopen(Popen):
             again = makes_anew(list(args))
             if again:
                 remove_volume(again)
-            args = [args[0], *map(argument_to_qemu, args[1:])]
+            args = [args[0], *arguments_to_qemu(args[1:])]
         super().__init__(args, *rest, **options)
 
     def communicate(self, *args, **options):
