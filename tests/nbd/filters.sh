@@ -86,6 +86,7 @@ case_stacked() {
 # closes the volume and opens it again before.
 case_retried_errors() {
     local filter
+    sanitized && return
     for filter in retry-request retry; do
         echo "  $filter"
         create $filter
@@ -102,6 +103,7 @@ case_retried_errors() {
 
 # Fails what is written unless it is there already.
 case_checkwrite() {
+    sanitized && return
     create checkwrite
     with checkwrite "nbdcopy $image \$uri"
     through checkwrite checkwrite '' "nbdcopy $image \$uri"
@@ -144,6 +146,7 @@ case_swab() {
 }
 
 case_protect() {
+    sanitized && return
     create protect
     with protect "nbdcopy $image \$uri"
     through protect protect protect=0-1048575 "qemu-io -f raw -c 'write 2M 4k' \

@@ -43,6 +43,14 @@ trap cleanup EXIT
 # The nbdkit to be given to programs that start their server themselves.
 nbdkit=(env "LD_PRELOAD=${NBDKIT_PRELOAD:-}" nbdkit)
 
+# For a case in which nbdkit has to print an error: preloaded, AddressSanitizer
+# upsets the lock of the C library's message catalogues, with any plugin, and
+# then nbdkit never gets through its exit.
+sanitized() {
+    [ -n "${NBDKIT_PRELOAD:-}" ] || return 1
+    echo "  left out under the sanitizers${1:+: $1}"
+}
+
 # create VOLUME [BYTES [DESCRIPTION]]
 create() {
     "$VOLUME_TOOL" create "$store" "$1" "${2:-$size}" 0 "${3:-}"

@@ -51,6 +51,7 @@ case_handshake() {
 }
 
 case_read_only() {
+    sanitized && return
     create read-only $small
     with read-only "$client -N read-only -u \$unixsocket" -r
     with read-only "$client -N read-only -w -F -u \$unixsocket" -r
@@ -112,10 +113,7 @@ case_integrity_random() {
 
 # Requests of up to 32 MiB, 6 GB in all.
 case_integrity_huge() {
-    if [ -n "${NBDKIT_PRELOAD:-}" ]; then
-        echo '  left out: takes minutes under the sanitizers'
-        return
-    fi
+    sanitized 'takes minutes' && return
     create huge $large
     tester huge -i -t "$built/integrityhuge-test.tr"
 }

@@ -98,6 +98,7 @@ END
 
 case_no_such_export() {
     local status=0
+    sanitized && return
     create there
     serving 'nbdinfo --size "nbd+unix:///absent?socket=$unixsocket"' \
         "$NBDKIT_PLUGIN" store="$store" 2> "$directory/errors" || status=$?

@@ -34,6 +34,7 @@ END
 }
 
 case_option_mode() {
+    sanitized && return
     create option-a
     create option-b
     cat > "$directory/script" << 'END'
