@@ -15,7 +15,7 @@ make_image
 # through VOLUME FILTERS PARAMETERS COMMAND: run it with the volume served
 # through the filters, lists of words.
 through() {
-    # shellcheck disable=SC2086 # lists of words
+    # shellcheck disable=SC2046,SC2086 # lists of words
     serving "$4" $(printf -- '--filter=%s ' $2) "$NBDKIT_PLUGIN" \
         store="$store" volume="$1" $3
 }

@@ -64,7 +64,8 @@ case_read_only() {
 case_inetd() {
     create inetd $small
     # shellcheck disable=SC2016 # the inner shell's
-    "$client" -N inetd -I -- bash -c 'exec "$@" >&0' bash "${nbdkit[@]}" -s "$NBDKIT_PLUGIN" \
+    "$client" -N inetd -I -- \
+        bash -c 'exec "$@" >&0' bash "${nbdkit[@]}" -s "$NBDKIT_PLUGIN" \
         store="$store" inetd
 }
 
