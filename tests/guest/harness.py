@@ -186,9 +186,9 @@ class GuestTest(unittest.TestCase):
         return os.path.join(self.directory, name)
 
     def guest(self, script, variables=None, arguments=(), programs=(),
-              wrapper=(), **how):
+              wrapper=(), modules=(), files=(), **how):
         """A machine that runs the guest script `script`, a file beside this
-        one, with the shell `variables` set."""
+        one, with the shell `variables` set and `files` of here in its /."""
         with open(self.path('test'), 'w') as test:
             for name, value in (variables or {}).items():
                 test.write(f"{name}='{value}'\n")
@@ -196,8 +196,9 @@ class GuestTest(unittest.TestCase):
                 test.write(source.read())
         unpacked = kernel.get()
         initramfs.build(self.path('initramfs'), unpacked, machine.INIT,
-                        MODULES, [*PROGRAMS, *programs],
-                        {'test': self.path('test'),
+                        [*MODULES, *modules], [*PROGRAMS, *programs],
+                        {**{name: os.path.join(HERE, name) for name in files},
+                         'test': self.path('test'),
                          'etc/mke2fs.conf': '/etc/mke2fs.conf'})
         return machine.Machine(self.directory, unpacked,
                                self.path('initramfs'), arguments, wrapper,
