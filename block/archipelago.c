@@ -199,7 +199,17 @@ static const char *const archipelago_strong_runtime_opts[] = {
     NULL
 };
 
-/* archipelago:VOLUME[@SNAPSHOT] */
+/* Does an option that was given say something else than the file name does? */
+static bool contradicts(QDict *options, const char *option, const char *value)
+{
+    const char *given = qdict_get_try_str(options, option);
+
+    return given && g_strcmp0(given, value);
+}
+
+/* archipelago:VOLUME[@SNAPSHOT].  Options that name another volume, such as
+ * backing.file.volume= over an image whose header names its backing file, would
+ * otherwise lose silently. */
 static void archipelago_parse_filename(const char *filename, QDict *options,
                                        Error **errp)
 {
@@ -218,6 +228,12 @@ static void archipelago_parse_filename(const char *filename, QDict *options,
     }
     if (at && archip_name_check(at + 1) < 0) {
         error_setg(errp, "Snapshot: %s", archip_error());
+        return;
+    }
+    if (contradicts(options, OPT_VOLUME, volume) ||
+        contradicts(options, OPT_SNAPSHOT, at ? at + 1 : NULL)) {
+        error_setg(errp, "Options '" OPT_VOLUME "' and '" OPT_SNAPSHOT "' "
+                   "contradict the file name '%s'", filename);
         return;
     }
     qdict_put_str(options, OPT_VOLUME, volume);

@@ -63,6 +63,15 @@ both -- 'write -P 15 20M 1M'
 both -- 'truncate 22M' 'write -P 16 21M 100K'
 both -- 'truncate 21M' 'truncate 23M'
 
+### a name and options that name another volume: neither wins silently
+img create -q -f raw archipelago:other 1M
+img create -q -f qcow2 -F raw -b archipelago:other archipelago:top
+fails_with "contradict the file name" io -c quit --image-opts "driver=qcow2,\
+file.driver=archipelago,file.volume=top,\
+backing.file.driver=archipelago,backing.file.volume=v"
+io -c quit --image-opts "driver=qcow2,file.driver=archipelago,file.volume=top,\
+backing.file.driver=archipelago,backing.file.volume=other"
+
 ### read-only
 fails_with 'read-only' io -r -f raw -c 'write 0 512' archipelago:v
 both -- 'reopen -r' 'read -P 15 20M 1M' 'reopen -w' 'write -P 17 0 4K'
