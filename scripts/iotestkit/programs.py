@@ -18,11 +18,12 @@ WRAPPER = r"""#!/bin/bash
 arguments=()
 for argument; do
     case $argument in
-    *filename=archipelago:*)
+    *filename=archipelago:*|*filename=nbd+unix:*)
         argument=$(sed -E \
-            -e 's/(^|,)driver=file,(.*,)?filename=(archipelago):/\1driver=\3,\2volume=/' \
-            -e 's/^file,(.*,)?filename=(archipelago):/driver=\2,\1volume=/' \
-            -e 's/([a-z.]*)filename=(archipelago):/\1driver=\2,\1volume=/g' \
+            -e 's/(^|,)driver=file,(.*filename=(archipelago|nbd))/\1\2/' \
+            -e 's/^file,(.*filename=(archipelago|nbd))/\1/' \
+            -e 's/([a-z.]*)filename=archipelago:/\1driver=archipelago,\1volume=/g' \
+            -e 's/([a-z.]*)filename=nbd\+unix:[^,]*socket=/\1driver=nbd,\1server.type=unix,\1server.path=/g' \
             <<< "$argument") ;;
     esac
     arguments+=("$argument")

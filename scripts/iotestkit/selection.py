@@ -6,8 +6,8 @@ text saves starting most of them.  Where the text isn't plain the test is run
 and says so itself.  Two lists, in tests/qemu-iotests, name the exceptions:
 
 expected      fails on QEMU's own driver, too; with the command that shows it
-local-paths   treats the image as a local file although a protocol was asked for;
-              with the piece of its text that does, which must be there
+unsuited      can't do what is asked for, most because it goes to a local file;
+              with the piece of its text that shows it, which must be there
 """
 import ast
 import os
@@ -98,14 +98,15 @@ class ListError(Exception):
     """An entry of a list that isn't true."""
 
 
-def local_path(test, text, combination):
+def listed(test, text, combination):
     """Why the list says that it can't be run, or None."""
-    entry = find(read_list('local-paths'), test, combination)
+    entry = find(read_list('unsuited'), test, combination)
     if not entry:
         return None
-    if entry.text not in text:
-        raise ListError(f'local-paths: in test {test} there is no {entry.text}')
-    return f'uses a local path: {entry.text}'
+    piece = entry.text.split(': ', 1)[1]
+    if piece not in text:
+        raise ListError(f'unsuited: in test {test} there is no {piece}')
+    return entry.text
 
 
 def names(directory):
@@ -132,7 +133,7 @@ def choose(directory, tests, combination):
             text = file.read()
         reason = (unsuited(text, combination.format,
                            combination.check_protocol)
-                  or local_path(name, text, combination))
+                  or listed(name, text, combination))
         if reason:
             skipped[name] = reason
         else:

@@ -22,7 +22,7 @@ TEST_DIR = os.environ['TEST_DIR']
 CLI = os.environ['ARCHIPELAGO']
 PROGRAMS = {os.environ[key] for key in (
     'QEMU_PROG', 'QEMU_IMG_PROG', 'QEMU_IO_PROG', 'QEMU_NBD_PROG', 'QSD_PROG')}
-PATH = re.compile(re.escape(TEST_DIR) + r'/([A-Za-z0-9_][A-Za-z0-9_.+-]*)'
+PATH = re.compile(r'(?<!socket=)(?<!path=)' + re.escape(TEST_DIR) + r'/([A-Za-z0-9_][A-Za-z0-9_.+-]*)'
                   r'(?![A-Za-z0-9_.+/-])')
 VOLUME = re.compile(r'archipelago:([A-Za-z0-9_.+-]+)')
 # Only the driver of files knows these.
