@@ -14,8 +14,6 @@ HERE = os.path.dirname(os.path.realpath(__file__))
 TOP = os.path.dirname(os.path.dirname(HERE))
 OWN_TESTS = os.path.join(TOP, 'tests/qemu-iotests')
 IOTESTS = 'tests/qemu-iotests'
-HOOKS = ['common.archipelago', 'archipelago_hooks.py',
-         'archipelago_volumes.py']
 OWN_PREFIX = 'archipelago-'
 
 # Volumes have no directory: what a file would show as TEST_DIR/t.raw.
@@ -57,7 +55,9 @@ EDITS = [
 
     ('iotests.py', r"^sample_img_dir = os\.environ\['SAMPLE_IMG_DIR'\]\n", 1,
      'after',
-     "\nif imgproto == 'archipelago':\n    import archipelago_volumes\n"),
+     "\nif (imgproto == 'archipelago' and\n"
+     f"        not os.path.basename(sys.argv[0]).startswith('{OWN_PREFIX}')):\n"
+     "    import archipelago_volumes\n"),
 
     # Each test has a store of its own, an end, and a result we can read.
     ('testrunner.py', r"^        test_dir = env\['TEST_DIR'\]\n", 1, 'before',
@@ -103,8 +103,9 @@ def own_tests():
 
 
 def add_ours(directory):
-    for name in HOOKS:
-        shutil.copy(os.path.join(OWN_TESTS, name), directory)
+    for name in os.listdir(OWN_TESTS):
+        if name.endswith('.py') or name.startswith('common.'):
+            shutil.copy(os.path.join(OWN_TESTS, name), directory)
     for name in own_tests():
         for suffix in ('', '.out'):
             shutil.copy(os.path.join(OWN_TESTS, name + suffix),
