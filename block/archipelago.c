@@ -166,6 +166,8 @@ static QemuOptsList archipelago_runtime_opts = {
     },
 };
 
+/* No store: a format that is created on the volume opens it again by the file
+ * name alone, in the default store, and would format another's volume there. */
 static QemuOptsList archipelago_create_opts = {
     .name = "archipelago-create-opts",
     .head = QTAILQ_HEAD_INITIALIZER(archipelago_create_opts.head),
@@ -180,12 +182,6 @@ static QemuOptsList archipelago_create_opts = {
             .type = QEMU_OPT_SIZE,
             .help = "Object size, a power of two from 64K to 64M "
                     "(default: 4M)",
-        },
-        {
-            .name = OPT_STORE,
-            .type = QEMU_OPT_STRING,
-            .help = "Where to make the volume: dir:PATH or a name from "
-                    "archipelago.conf (default: the default store)",
         },
         { /* end of list */ }
     },
@@ -331,7 +327,7 @@ static int coroutine_fn archipelago_co_create_opts(BlockDriver *drv,
         error_setg(errp, "A snapshot can't be created with data of its own");
         return -EINVAL;
     }
-    return create_volume(qemu_opt_get(opts, OPT_STORE), volume,
+    return create_volume(NULL, volume,
                          qemu_opt_get_size(opts, BLOCK_OPT_SIZE, 0),
                          qemu_opt_get_size(opts, BLOCK_OPT_OBJECT_SIZE, 0),
                          errp);

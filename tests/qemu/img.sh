@@ -60,7 +60,7 @@ allocated=$(img info --output=json archipelago:fromqcow2 |
 store2=dir:$work/store2
 mkdir "$work/store2"
 ARCHIPELAGO_STORE=$store2 "$volume" init
-img create -q -f raw -o "store=$store2" archipelago:elsewhere 1M
+ARCHIPELAGO_STORE=$store2 img create -q -f raw archipelago:elsewhere 1M
 fails_with 'elsewhere' img info archipelago:elsewhere
 says 'virtual size: 1 MiB' img info \
     --image-opts "driver=archipelago,volume=elsewhere,store=$store2"
@@ -68,6 +68,15 @@ says 'virtual size: 1 MiB' img info "json:{\"driver\": \"archipelago\",
     \"volume\": \"elsewhere\", \"store\": \"$store2\"}"
 says "$store2" img info \
     --image-opts "driver=archipelago,volume=elsewhere,store=$store2"
+
+# A format made there would be written over the default store's volume.
+img create -q -f raw archipelago:both 1M
+io -f raw -c 'write -P 7 0 1M' archipelago:both >"$work/out"
+for format in raw qcow2; do
+    fails_with 'store' img create -f $format -o "store=$store2" \
+        archipelago:both 8M
+done
+io -f raw -c 'read -P 7 0 1M' archipelago:both >"$work/out"
 
 ### resize
 img resize -q -f raw archipelago:copied +2M
