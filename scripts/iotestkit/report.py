@@ -18,13 +18,18 @@ def summary(results):
     return '%d passed, %d failed, %d skipped' % count(results)
 
 
-def write_skips(directory, results):
+def write_skips(directory, results, others):
+    """`others`: tests that aren't for this combination, and are not counted."""
     with open(os.path.join(directory, 'skips.txt'), 'w',
               encoding='utf-8') as file:
         for result in results:
             if result.status == 'skipped':
                 text = ' '.join(result.text.split())
                 file.write(f'{result.name}: {text}\n')
+        if others:
+            file.write('\nNot counted, as they say themselves:\n')
+        for name, reason in others.items():
+            file.write(f'{name}: {reason}\n')
 
 
 def write_failures(directory, results):
@@ -62,7 +67,7 @@ def write_junit(directory, name, results):
                                          xml_declaration=True)
 
 
-def write(directory, name, results):
-    write_skips(directory, results)
+def write(directory, name, results, others):
+    write_skips(directory, results, others)
     write_failures(directory, results)
     write_junit(directory, name, results)

@@ -126,16 +126,17 @@ def path_of(directory, name):
 
 
 def choose(directory, tests, combination):
-    """Which of `tests` to run, and why each of the others isn't run."""
-    chosen, skipped = [], {}
+    """Which of `tests` to run; which aren't for this combination by their own
+    words, and which by our list; both with the reason."""
+    chosen, others, skipped = [], {}, {}
     for name in tests:
         with open(path_of(directory, name), encoding='utf-8') as file:
             text = file.read()
-        reason = (unsuited(text, combination.format,
-                           combination.check_protocol)
-                  or listed(name, text, combination))
-        if reason:
+        if reason := unsuited(text, combination.format,
+                              combination.check_protocol):
+            others[name] = reason
+        elif reason := listed(name, text, combination):
             skipped[name] = reason
         else:
             chosen.append(name)
-    return chosen, skipped
+    return chosen, others, skipped

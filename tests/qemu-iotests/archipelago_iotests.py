@@ -105,15 +105,10 @@ def make(name, content, fmt=iotests.imgfmt, *options):
 
 
 def img(*args):
-    """Run qemu-img, whether it succeeds or not, and have what it says as it
-    is: the harness may have put a Popen in place that shows volumes as files.
-    """
-    plain = next(kind for kind in subprocess.Popen.__mro__
-                 if kind.__module__ == 'subprocess')
-    with plain([*iotests.qemu_img_args, *args], text=True,
-               stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as process:
-        said = process.communicate()[0]
-    return process.returncode, said
+    """Run qemu-img, whether it succeeds or not; its status and what it said."""
+    done = subprocess.run([*iotests.qemu_img_args, *args], text=True,
+                          stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    return done.returncode, done.stdout
 
 
 # --- QEMU --------------------------------------------------------------------
