@@ -60,7 +60,7 @@ def unsuited(text, image_format, protocol):
 
 
 class Entry:
-    """A line of a list: TEST FORMATS PROTOCOLS VERSIONS: TEXT"""
+    """A line of a list: TEST FORMATS PROTOCOLS VERSIONS: TEXT; * is any."""
 
     def __init__(self, line):
         head, self.text = line.split(': ', 1)
@@ -70,9 +70,11 @@ class Entry:
         self.evidence = None
 
     def matches(self, test, combination):
-        return (test == self.test and combination.format in self.formats
-                and combination.protocol in self.protocols
-                and combination.version in self.versions)
+        return test == self.test and all(
+            '*' in wanted or value in wanted
+            for value, wanted in ((combination.format, self.formats),
+                                  (combination.protocol, self.protocols),
+                                  (combination.version, self.versions)))
 
 
 def read_list(name):

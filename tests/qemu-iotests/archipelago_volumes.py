@@ -181,9 +181,19 @@ def remove(path, **options):
         remove_file(path, **options)
 
 
+def made_by(name, arguments):
+    """The volume that a command makes, or None."""
+    if name == 'blockdev-create':
+        options = arguments['options']
+        return options['driver'] == 'file' and volume_of(options['filename'])
+    if arguments.get('mode') == 'existing':
+        return None
+    return volume_of(arguments.get(CREATING.get(name)))
+
+
 def command_to_qemu(name, arguments):
-    made = volume_of((arguments or {}).get(CREATING.get(name)))
-    if made and arguments.get('mode') != 'existing':
+    made = made_by(name, arguments or {})
+    if made:
         remove_volume(made)
     return to_qemu(arguments)
 
