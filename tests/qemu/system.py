@@ -17,12 +17,17 @@ def create(name, size='16M'):
     run('QEMU_IMG', 'create', '-q', '-f', 'raw', f'archipelago:{name}', size)
 
 
-def check(vm, name):
-    """Data goes through, lands in the volume, comes back."""
+def check(vm, name, drain=True):
+    """Data goes through, lands in the volume, comes back.  Not to `drain`
+    where an iothread works: HMP's qemu-io of QEMU 7.2 holds the lock that the
+    iothread needs for finishing what is in flight."""
     vm.io('d0', 'write -P 1 0 64K')
     vm.io('d0', 'write -P 2 5000 3000')
-    vm.io('d0', 'aio_write -P 3 4M 1M')
-    vm.io('d0', 'aio_flush')
+    if drain:
+        vm.io('d0', 'aio_write -P 3 4M 1M')
+        vm.io('d0', 'aio_flush')
+    else:
+        vm.io('d0', 'write -P 3 4M 1M')
     vm.io('d0', 'read -P 3 4M 1M')
     vm.io('d0', 'flush')
     assert content(name, 4999, 3002) == b'\1' + b'\2' * 3000 + b'\1'
@@ -63,7 +68,7 @@ def iothread():
     create('thread')
     with System('a', '-object', 'iothread,id=t0', '-drive', drive('thread'),
                 '-device', VIRTIO + ',iothread=t0') as vm:
-        check(vm, 'thread')
+        check(vm, 'thread', drain=False)
         vm.quit()
 
 
