@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Ports: see archipelago-port.h.
+ * Ports and accesses: see archipelago-port.h.
  *
  * A port's lock makes its queue belong to one thread at a time.  Memory of
  * ports is reused but never freed: another thread's loop may be about to call a
@@ -13,6 +13,7 @@
  * then done by the port's bottom half.
  */
 #include "qemu/osdep.h"
+#include "qemu/error-report.h"
 #include "qemu/lockable.h"
 #include "compat.h"
 #include "archipelago-port.h"
@@ -142,7 +143,7 @@ static int port_open_locked(ArchipelagoPorts *ports, AioContext *ctx,
 {
     archip_queue *queue;
     ArchipelagoPort *port;
-    int ret = archip_queue_open(*ports->volume, 0, &queue);
+    int ret = archip_queue_open(ports->volume, 0, &queue);
 
     if (ret < 0) {
         return ret;
@@ -223,7 +224,7 @@ static void port_take(ArchipelagoPort *port, const archip_request *request)
 
 /* --- What the driver calls ------------------------------------------------ */
 
-void archipelago_ports_init(ArchipelagoPorts *ports, archip_volume **volume)
+void archipelago_ports_init(ArchipelagoPorts *ports, archip_volume *volume)
 {
     qemu_mutex_init(&ports->lock);
     QLIST_INIT(&ports->list);
@@ -251,6 +252,21 @@ void archipelago_ports_close(ArchipelagoPorts *ports)
     QLIST_FOREACH_SAFE(port, &ports->list, link, next) {
         QLIST_REMOVE(port, link);
         port_close(port);
+    }
+}
+
+/* By each port's own thread: with requests in flight a queue changes no hands. */
+void archipelago_ports_unplug(ArchipelagoPorts *ports)
+{
+    ArchipelagoPort *port;
+
+    QEMU_LOCK_GUARD(&ports->lock);
+    QLIST_FOREACH(port, &ports->list, link) {
+        QEMU_LOCK_GUARD(&port->lock);
+        port->plug_depth = 0;
+        if (port->pending_count > 0) {
+            qemu_bh_schedule(port->bh);
+        }
     }
 }
 
@@ -300,4 +316,134 @@ void archipelago_port_unplug(ArchipelagoPorts *ports)
 void archipelago_port_init(void)
 {
     qemu_mutex_init(&free_lock);
+}
+
+/* --- Accesses ------------------------------------------------------------- */
+
+static void collect_bh(void *opaque)
+{
+    archipelago_access_collect(opaque);
+}
+
+void archipelago_accesses_init(ArchipelagoAccesses *accesses)
+{
+    qemu_mutex_init(&accesses->lock);
+    QLIST_INIT(&accesses->retired);
+    accesses->collect_bh = aio_bh_new(qemu_get_aio_context(), collect_bh,
+                                      accesses);
+}
+
+void archipelago_accesses_destroy(ArchipelagoAccesses *accesses)
+{
+    assert(QLIST_EMPTY(&accesses->retired));
+    qemu_bh_delete(accesses->collect_bh);
+    qemu_mutex_destroy(&accesses->lock);
+}
+
+int archipelago_access_open(archip_store *store, const char *volume,
+                            bool writable, ArchipelagoAccess **result)
+{
+    ArchipelagoAccess *access = g_new0(ArchipelagoAccess, 1);
+    int ret = archip_volume_open(store, volume,
+                                 writable ? ARCHIP_OPEN_WRITE : 0, NULL,
+                                 &access->volume);
+
+    if (ret < 0) {
+        g_free(access);
+        return ret;
+    }
+    access->writable = writable;
+    archipelago_ports_init(&access->ports, access->volume);
+    *result = access;
+    return 0;
+}
+
+void archipelago_access_close(ArchipelagoAccess *access)
+{
+    assert(access->user_count == 0);
+    archipelago_ports_close(&access->ports);
+    archipelago_ports_destroy(&access->ports);
+    if (archip_volume_close(access->volume) < 0) {
+        error_report("archipelago: %s", archip_error());
+    }
+    g_free(access);
+}
+
+ArchipelagoAccess *archipelago_access_get(ArchipelagoAccesses *accesses)
+{
+    QEMU_LOCK_GUARD(&accesses->lock);
+    accesses->current->user_count++;
+    return accesses->current;
+}
+
+void archipelago_access_put(ArchipelagoAccesses *accesses,
+                            ArchipelagoAccess *access)
+{
+    QEMU_LOCK_GUARD(&accesses->lock);
+    if (--access->user_count == 0 && access != accesses->current) {
+        qemu_bh_schedule(accesses->collect_bh);
+    }
+}
+
+ArchipelagoAccess *archipelago_access_replace(ArchipelagoAccesses *accesses,
+                                              ArchipelagoAccess *access)
+{
+    ArchipelagoAccess *old;
+
+    QEMU_LOCK_GUARD(&accesses->lock);
+    old = accesses->current;
+    accesses->current = access;
+    archipelago_ports_unplug(&old->ports);
+    return old;
+}
+
+void archipelago_access_retire(ArchipelagoAccesses *accesses,
+                               ArchipelagoAccess *access)
+{
+    QEMU_LOCK_GUARD(&accesses->lock);
+    QLIST_INSERT_HEAD(&accesses->retired, access, next);
+    qemu_bh_schedule(accesses->collect_bh);
+}
+
+typedef bool AccessFilter(const ArchipelagoAccess *access);
+
+static bool access_is_unused(const ArchipelagoAccess *access)
+{
+    return access->user_count == 0;
+}
+
+static bool access_is_writable(const ArchipelagoAccess *access)
+{
+    return access->writable;
+}
+
+/* Take one off the list; NULL when there is none of the kind. */
+static ArchipelagoAccess *take_retired(ArchipelagoAccesses *accesses,
+                                       AccessFilter *fits)
+{
+    ArchipelagoAccess *access;
+
+    QEMU_LOCK_GUARD(&accesses->lock);
+    QLIST_FOREACH(access, &accesses->retired, next) {
+        if (fits(access)) {
+            QLIST_REMOVE(access, next);
+            return access;
+        }
+    }
+    return NULL;
+}
+
+void archipelago_access_collect(ArchipelagoAccesses *accesses)
+{
+    ArchipelagoAccess *access;
+
+    while ((access = take_retired(accesses, access_is_unused))) {
+        archipelago_access_close(access);
+    }
+}
+
+ArchipelagoAccess *
+archipelago_access_take_writer(ArchipelagoAccesses *accesses)
+{
+    return take_retired(accesses, access_is_writable);
 }

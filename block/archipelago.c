@@ -43,17 +43,21 @@ typedef struct SharedStore {
 
 typedef struct BDRVArchipelagoState {
     SharedStore *store;
-    archip_volume *volume;
     char *volume_name;
+    char volume_id[33];         /* empty: not yet opened */
     char *location;             /* NULL: the default store */
     uint32_t alignment_bytes, block_bytes, object_bytes;
     bool created_empty;         /* no object was there when it was opened */
-    bool writable;              /* what QEMU asked for */
     bool incoming;              /* opened before migration came in: read-only */
     bool inactive;              /* handed over: all I/O is refused */
-    bool reopened;              /* reopen_prepare() made it writable */
-    ArchipelagoPorts ports;
+    uint64_t permissions;       /* what the node's users may do together */
+    BDRVReopenState *reopening; /* between reopen_prepare() and its end */
+    ArchipelagoAccesses accesses;
+    ArchipelagoAccess *before;  /* what check_perm() replaced, until its end */
 } BDRVArchipelagoState;
+
+/* Who asks for one of these needs the volume's lock. */
+#define WRITING (BLK_PERM_WRITE | BLK_PERM_WRITE_UNCHANGED | BLK_PERM_RESIZE)
 
 static QemuMutex stores_lock;   /* guards `stores` */
 static QLIST_HEAD(, SharedStore) stores = QLIST_HEAD_INITIALIZER(stores);
@@ -69,6 +73,8 @@ typedef struct Call {
     uint64_t object_bytes;
     unsigned flags;
     archip_usage usage;
+    BDRVArchipelagoState *state;
+    ArchipelagoAccess *access;
     char *error;
 } Call;
 
@@ -77,7 +83,7 @@ static int call_in_thread(void *opaque)
     Call *call = opaque;
     int ret = call->run(call);
 
-    if (ret < 0) {
+    if (ret < 0 && !call->error) {
         call->error = g_strdup(archip_error());
     }
     return ret;
@@ -89,7 +95,7 @@ static int call_run(Call *call, Error **errp)
 
     if (ret < 0) {
         error_setg(errp, "%s", call->error);
-        g_free(call->error);
+        g_clear_pointer(&call->error, g_free);
     }
     return ret;
 }
@@ -353,11 +359,44 @@ static int coroutine_fn archipelago_co_create(BlockdevCreateOptions *options,
 
 /* --- Opening and closing -------------------------------------------------- */
 
-static int volume_open(BDRVArchipelagoState *s, bool writable)
+/* May block.  The volume of the name, and always the same: who could remove it
+ * while it was handed over could give another one its name. */
+static int access_open(BDRVArchipelagoState *s, bool writable,
+                       ArchipelagoAccess **access, char **error)
 {
-    return archip_volume_open(s->store->store, s->volume_name,
-                              writable ? ARCHIP_OPEN_WRITE : 0, NULL,
-                              &s->volume);
+    archip_volume_info info;
+    int ret = archipelago_access_open(s->store->store, s->volume_name,
+                                      writable, access);
+
+    if (ret < 0) {
+        *error = g_strdup(archip_error());
+        return ret;
+    }
+    ret = archip_volume_get_info((*access)->volume, &info);
+    if (ret < 0) {
+        *error = g_strdup(archip_error());
+    } else if (s->volume_id[0] && strcmp(s->volume_id, info.id) != 0) {
+        *error = g_strdup_printf("volume '%s': it was replaced by another one "
+                                 "of this name", s->volume_name);
+        ret = -ESTALE;
+    }
+    if (ret < 0) {
+        archipelago_access_close(*access);
+        return ret;
+    }
+    pstrcpy(s->volume_id, sizeof(s->volume_id), info.id);
+    return 0;
+}
+
+/*
+ * Whether the node has to have the lock.  One that is writable takes it when
+ * opened and keeps it, so that others are told in time; one that is so only if
+ * need be (auto-read-only) has it while somebody wants to write.
+ */
+static bool needs_lock(int flags, uint64_t permissions)
+{
+    return (flags & BDRV_O_RDWR) &&
+           (!(flags & BDRV_O_AUTO_RDONLY) || (permissions & WRITING));
 }
 
 /*
@@ -367,43 +406,41 @@ static int volume_open(BDRVArchipelagoState *s, bool writable)
 static int open_volume(BlockDriverState *bs, int flags, Error **errp)
 {
     BDRVArchipelagoState *s = bs->opaque;
+    g_autofree char *error = NULL;
     int ret;
 
-    s->writable = flags & BDRV_O_RDWR;
     s->incoming = flags & BDRV_O_INACTIVE;
-    ret = volume_open(s, s->writable && !s->incoming);
-    if (s->writable && (ret == -EROFS || ret == -EACCES)) {
-        g_autofree char *text = g_strdup(archip_error());
-
-        ret = bdrv_apply_auto_read_only(bs, text, errp);
-        if (ret < 0) {
-            return ret;
-        }
-        s->writable = false;
-        ret = volume_open(s, false);
-    }
+    ret = access_open(s, needs_lock(flags, 0) && !s->incoming,
+                      &s->accesses.current, &error);
     if (ret < 0) {
-        error_setg(errp, "%s", archip_error());
+        error_setg(errp, "%s", error);
     }
     return ret;
 }
 
+/* What there is to know of the volume, and the first port. */
 static int open_first_port(BlockDriverState *bs, Error **errp)
 {
     BDRVArchipelagoState *s = bs->opaque;
     archip_volume_info info;
-    int ret = archip_volume_get_info(s->volume, &info);
+    int ret = archip_volume_get_info(s->accesses.current->volume, &info);
 
     if (ret >= 0) {
         s->alignment_bytes = info.alignment_bytes;
         s->block_bytes = info.block_bytes;
         s->object_bytes = info.object_bytes;
         s->created_empty = info.object_count == 0;
-        ret = archipelago_port_add(&s->ports, bdrv_get_aio_context(bs));
+        ret = archipelago_port_add(&s->accesses.current->ports,
+                                   bdrv_get_aio_context(bs));
     }
     if (ret < 0) {
         error_setg(errp, "%s", archip_error());
-        archipelago_ports_close(&s->ports);
+        return ret;
+    }
+    if ((info.flags & ARCHIP_VOLUME_READONLY) &&
+        (bs->open_flags & BDRV_O_RDWR)) {
+        ret = bdrv_apply_auto_read_only(bs, "The volume is marked read-only",
+                                        errp);
     }
     return ret;
 }
@@ -426,7 +463,7 @@ static bool layout_fits(BlockDriverState *bs)
 
 static void free_state(BDRVArchipelagoState *s)
 {
-    archipelago_ports_destroy(&s->ports);
+    archipelago_accesses_destroy(&s->accesses);
     g_free(s->volume_name);
     g_free(s->location);
 }
@@ -444,7 +481,7 @@ static int archipelago_open(BlockDriverState *bs, QDict *options, int flags,
         qemu_opts_del(opts);
         return -EINVAL;
     }
-    archipelago_ports_init(&s->ports, &s->volume);
+    archipelago_accesses_init(&s->accesses);
     if (!qemu_opts_absorb_qdict(opts, options, errp)) {
         goto out;
     }
@@ -480,7 +517,7 @@ static int archipelago_open(BlockDriverState *bs, QDict *options, int flags,
     return 0;
 
 out_volume:
-    archip_volume_close(s->volume);
+    archipelago_access_close(s->accesses.current);
 out_store:
     store_put(s->store);
 out:
@@ -493,64 +530,150 @@ static void archipelago_close(BlockDriverState *bs)
 {
     BDRVArchipelagoState *s = bs->opaque;
 
-    archipelago_ports_close(&s->ports);
-    if (archip_volume_close(s->volume) < 0) {
-        error_report("archipelago: %s", archip_error());
-    }
+    archipelago_access_collect(&s->accesses);
+    assert(!s->before);
+    archipelago_access_close(s->accesses.current);
     store_put(s->store);
     free_state(s);
 }
 
-/* --- Reopening: read-only to writable and back ---------------------------- */
+/* --- The lock: taken and given back --------------------------------------- */
 
 static bool volume_is_here(BDRVArchipelagoState *s)
 {
     return !s->incoming && !s->inactive;
 }
 
-/* Becoming writable can fail, so it's done first; the opposite comes last,
- * since a format above may still have something to write. */
+/* Requests go there from now on; where they went is closed. */
+static void replace_access(BDRVArchipelagoState *s, ArchipelagoAccess *access)
+{
+    archipelago_access_retire(
+        &s->accesses, archipelago_access_replace(&s->accesses, access));
+}
+
+/* Others may have written, or changed the size, since the node was opened. */
+static void forget_content(BlockDriverState *bs, archip_volume *volume)
+{
+    BDRVArchipelagoState *s = bs->opaque;
+    archip_volume_info info;
+
+    if (archip_volume_get_info(volume, &info) < 0 || info.object_count > 0) {
+        s->created_empty = false;
+    }
+    bs->total_sectors = archip_volume_size(volume) / BDRV_SECTOR_SIZE;
+    bdrv_bsc_invalidate_range(bs, 0, INT64_MAX);
+}
+
+static int take_lock(BlockDriverState *bs, Error **errp)
+{
+    BDRVArchipelagoState *s = bs->opaque;
+    ArchipelagoAccess *writer = archipelago_access_take_writer(&s->accesses);
+    g_autofree char *error = NULL;
+    int ret = writer ? 0 : access_open(s, true, &writer, &error);
+
+    if (ret < 0) {
+        error_setg(errp, "%s", error);
+        return ret;
+    }
+    forget_content(bs, writer->volume);
+    s->before = archipelago_access_replace(&s->accesses, writer);
+    return 0;
+}
+
+/* All that was written becomes durable. */
+static int flush_volume(archip_volume *volume, char **error)
+{
+    archip_queue *queue;
+    int ret = archip_queue_open(volume, 0, &queue);
+
+    if (ret < 0) {
+        *error = g_strdup(archip_error());
+        return ret;
+    }
+    ret = archip_flush(queue);
+    if (ret < 0) {
+        *error = g_strdup(archip_error());
+    }
+    archip_queue_close(queue);
+    return ret;
+}
+
+/* The reader is opened when all is flushed, and sees it.  Should either fail,
+ * the volume stays with us, and the next occasion tries again. */
+static void give_lock_back(BDRVArchipelagoState *s)
+{
+    g_autofree char *error = NULL;
+    ArchipelagoAccess *reader;
+
+    if (flush_volume(s->accesses.current->volume, &error) < 0 ||
+        access_open(s, false, &reader, &error) < 0) {
+        error_report("archipelago: volume '%s' stays open for writing: %s",
+                     s->volume_name, error);
+        return;
+    }
+    replace_access(s, reader);
+    archipelago_access_collect(&s->accesses);
+}
+
+/* By main thread.  Where nodes are reopened, with their new flags: this is the
+ * part of it that can fail, and comes before anything is committed. */
+static int archipelago_check_perm(BlockDriverState *bs, uint64_t perm,
+                                  uint64_t shared, Error **errp)
+{
+    BDRVArchipelagoState *s = bs->opaque;
+    int flags = s->reopening ? s->reopening->flags : bs->open_flags;
+
+    if (volume_is_here(s) && !s->accesses.current->writable &&
+        needs_lock(flags, perm)) {
+        return take_lock(bs, errp);
+    }
+    return 0;
+}
+
+static void archipelago_set_perm(BlockDriverState *bs, uint64_t perm,
+                                 uint64_t shared)
+{
+    BDRVArchipelagoState *s = bs->opaque;
+
+    s->permissions = perm;
+    if (s->before) {
+        archipelago_access_retire(&s->accesses, g_steal_pointer(&s->before));
+        archipelago_access_collect(&s->accesses);
+    }
+    if (volume_is_here(s) && s->accesses.current->writable &&
+        !needs_lock(bs->open_flags, perm)) {
+        give_lock_back(s);
+    }
+}
+
+/* Nothing was written meanwhile. */
+static void archipelago_abort_perm_update(BlockDriverState *bs)
+{
+    BDRVArchipelagoState *s = bs->opaque;
+
+    if (s->before) {
+        replace_access(s, g_steal_pointer(&s->before));
+        archipelago_access_collect(&s->accesses);
+    }
+}
+
+/* --- Reopening ------------------------------------------------------------ */
+
+/* Permissions are looked at as part of it, and with them the lock. */
 static int archipelago_reopen_prepare(BDRVReopenState *state,
                                       BlockReopenQueue *queue, Error **errp)
 {
     BDRVArchipelagoState *s = state->bs->opaque;
-    int ret;
 
-    s->reopened = false;
-    if (!(state->flags & BDRV_O_RDWR) || s->writable || !volume_is_here(s)) {
-        return 0;
-    }
-    ret = archip_volume_reopen(s->volume, ARCHIP_OPEN_WRITE);
-    if (ret < 0) {
-        error_setg(errp, "%s", archip_error());
-        return ret;
-    }
-    s->reopened = true;
+    s->reopening = state;
     return 0;
 }
 
-static void archipelago_reopen_commit(BDRVReopenState *state)
-{
-    BDRVArchipelagoState *s = state->bs->opaque;
-    bool writable = state->flags & BDRV_O_RDWR;
-
-    if (!writable && s->writable && volume_is_here(s) &&
-        archip_volume_reopen(s->volume, 0) < 0) {
-        error_report("archipelago: volume '%s' stays open for writing: %s",
-                     s->volume_name, archip_error());
-        return;
-    }
-    s->writable = writable;
-}
-
-static void archipelago_reopen_abort(BDRVReopenState *state)
+static void archipelago_reopen_end(BDRVReopenState *state)
 {
     BDRVArchipelagoState *s = state->bs->opaque;
 
-    if (s->reopened && archip_volume_reopen(s->volume, 0) < 0) {
-        error_report("archipelago: %s", archip_error());
-    }
-    s->reopened = false;
+    s->reopening = NULL;
 }
 
 /* --- Migration ------------------------------------------------------------ */
@@ -563,7 +686,8 @@ static int archipelago_inactivate(BlockDriverState *bs)
     if (!volume_is_here(s)) {
         return 0;
     }
-    ret = archip_volume_deactivate(s->volume);
+    archipelago_access_collect(&s->accesses);
+    ret = archip_volume_deactivate(s->accesses.current->volume);
     if (ret < 0) {
         error_report("archipelago: %s", archip_error());
         return ret;
@@ -572,21 +696,11 @@ static int archipelago_inactivate(BlockDriverState *bs)
     return 0;
 }
 
-/* What the source wrote since it was opened must be seen. */
+/* What others wrote since it was opened or handed over must be seen. */
 static int take_over_run(Call *call)
 {
-    int ret;
-
-    if (call->flags & ARCHIP_OPEN_WRITE) {
-        return archip_volume_reopen(call->volume, call->flags);
-    }
-    ret = archip_volume_deactivate(call->volume);
-    return ret < 0 ? ret : archip_volume_activate(call->volume);
-}
-
-static int activate_run(Call *call)
-{
-    return archip_volume_activate(call->volume);
+    return access_open(call->state, call->flags & ARCHIP_OPEN_WRITE,
+                       &call->access, &call->error);
 }
 
 static void coroutine_fn archipelago_co_invalidate_cache(BlockDriverState *bs,
@@ -594,14 +708,16 @@ static void coroutine_fn archipelago_co_invalidate_cache(BlockDriverState *bs,
 {
     BDRVArchipelagoState *s = bs->opaque;
     Call call = {
-        .run = s->incoming ? take_over_run : activate_run,
-        .volume = s->volume,
-        .flags = s->writable ? ARCHIP_OPEN_WRITE : 0,
+        .run = take_over_run,
+        .state = s,
+        .flags = needs_lock(bs->open_flags, s->permissions) ? ARCHIP_OPEN_WRITE
+                                                            : 0,
     };
 
     if (volume_is_here(s) || call_run(&call, errp) < 0) {
         return;
     }
+    replace_access(s, call.access);
     s->incoming = false;
     s->inactive = false;
     s->created_empty = false;
@@ -630,7 +746,8 @@ static int64_t archipelago_getlength(BlockDriverState *bs)
 {
     BDRVArchipelagoState *s = bs->opaque;
 
-    return archip_volume_size(s->volume);
+    QEMU_LOCK_GUARD(&s->accesses.lock);
+    return archip_volume_size(s->accesses.current->volume);
 }
 
 static int usage_run(Call *call)
@@ -641,9 +758,11 @@ static int usage_run(Call *call)
 static int64_t archipelago_get_allocated_file_size(BlockDriverState *bs)
 {
     BDRVArchipelagoState *s = bs->opaque;
-    Call call = { .run = usage_run, .volume = s->volume };
+    ArchipelagoAccess *access = archipelago_access_get(&s->accesses);
+    Call call = { .run = usage_run, .volume = access->volume };
     int ret = call_run(&call, NULL);
 
+    archipelago_access_put(&s->accesses, access);
     return ret < 0 ? ret
                    : call.usage.allocated_bytes + call.usage.metadata_bytes;
 }
@@ -672,14 +791,15 @@ static void archipelago_attach_aio_context(BlockDriverState *bs,
     BDRVArchipelagoState *s = bs->opaque;
 
     /* Should it fail, the first request tries again and says so. */
-    archipelago_port_add(&s->ports, new_context);
+    archipelago_port_add(&s->accesses.current->ports, new_context);
 }
 
 static void archipelago_detach_aio_context(BlockDriverState *bs)
 {
     BDRVArchipelagoState *s = bs->opaque;
 
-    archipelago_ports_close(&s->ports);
+    archipelago_access_collect(&s->accesses);
+    archipelago_ports_close(&s->accesses.current->ports);
 }
 
 #if !COMPAT_QEMU_10
@@ -687,14 +807,16 @@ static void archipelago_io_plug(BlockDriverState *bs)
 {
     BDRVArchipelagoState *s = bs->opaque;
 
-    archipelago_port_plug(&s->ports);
+    QEMU_LOCK_GUARD(&s->accesses.lock);
+    archipelago_port_plug(&s->accesses.current->ports);
 }
 
 static void archipelago_io_unplug(BlockDriverState *bs)
 {
     BDRVArchipelagoState *s = bs->opaque;
 
-    archipelago_port_unplug(&s->ports);
+    QEMU_LOCK_GUARD(&s->accesses.lock);
+    archipelago_port_unplug(&s->accesses.current->ports);
 }
 #endif
 
@@ -712,8 +834,11 @@ static int64_t coroutine_fn archipelago_co_request(BlockDriverState *bs,
                                                    archip_request *request)
 {
     BDRVArchipelagoState *s = bs->opaque;
+    ArchipelagoAccess *access = archipelago_access_get(&s->accesses);
+    int64_t result = archipelago_port_request(&access->ports, request);
 
-    return archipelago_port_request(&s->ports, request);
+    archipelago_access_put(&s->accesses, access);
+    return result;
 }
 
 static int coroutine_fn archipelago_co_preadv(BlockDriverState *bs,
@@ -843,6 +968,8 @@ archipelago_co_copy_range_to(BlockDriverState *bs, BdrvChild *src,
                              BdrvRequestFlags write_flags)
 {
     BDRVArchipelagoState *s = bs->opaque, *source;
+    ArchipelagoAccess *access;
+    int64_t ret;
     archip_request request = {
         .op = ARCHIP_COPY_RANGE,
         .flags = request_flags(write_flags),
@@ -858,8 +985,11 @@ archipelago_co_copy_range_to(BlockDriverState *bs, BdrvChild *src,
     if (source->store != s->store) {
         return -ENOTSUP;
     }
-    request.source = source->volume;
-    return archipelago_co_request(bs, &request);
+    access = archipelago_access_get(&source->accesses);
+    request.source = access->volume;
+    ret = archipelago_co_request(bs, &request);
+    archipelago_access_put(&source->accesses, access);
+    return ret;
 }
 
 /* --- Changing the size ---------------------------------------------------- */
@@ -908,25 +1038,14 @@ static int coroutine_fn preallocate(BlockDriverState *bs, int64_t offset,
     return ret;
 }
 
-static int coroutine_fn archipelago_co_truncate(BlockDriverState *bs,
-                                                int64_t offset, bool exact,
-                                                PreallocMode prealloc,
-                                                BdrvRequestFlags flags,
-                                                Error **errp)
+static int coroutine_fn resize(BlockDriverState *bs, archip_volume *volume,
+                               int64_t offset, PreallocMode prealloc,
+                               Error **errp)
 {
-    BDRVArchipelagoState *s = bs->opaque;
-    int64_t old_bytes = archip_volume_size(s->volume);
-    Call call = { .run = resize_run, .volume = s->volume };
+    int64_t old_bytes = archip_volume_size(volume);
+    Call call = { .run = resize_run, .volume = volume };
     int ret;
 
-    if (prealloc == PREALLOC_MODE_METADATA) {
-        error_setg(errp, "Unsupported preallocation mode 'metadata'");
-        return -ENOTSUP;
-    }
-    if (exact && !QEMU_IS_ALIGNED(offset, ARCHIP_SECTOR_BYTES)) {
-        error_setg(errp, "The size must be a multiple of 512");
-        return -EINVAL;
-    }
     call.size_bytes = ROUND_UP(offset, ARCHIP_SECTOR_BYTES);
     call.flags = (int64_t)call.size_bytes < old_bytes ? ARCHIP_RESIZE_SHRINK
                                                       : ARCHIP_RESIZE_VOLATILE;
@@ -941,6 +1060,30 @@ static int coroutine_fn archipelago_co_truncate(BlockDriverState *bs,
         call.flags = ARCHIP_RESIZE_SHRINK;
         call_run(&call, NULL);
     }
+    return ret;
+}
+
+static int coroutine_fn archipelago_co_truncate(BlockDriverState *bs,
+                                                int64_t offset, bool exact,
+                                                PreallocMode prealloc,
+                                                BdrvRequestFlags flags,
+                                                Error **errp)
+{
+    BDRVArchipelagoState *s = bs->opaque;
+    ArchipelagoAccess *access;
+    int ret;
+
+    if (prealloc == PREALLOC_MODE_METADATA) {
+        error_setg(errp, "Unsupported preallocation mode 'metadata'");
+        return -ENOTSUP;
+    }
+    if (exact && !QEMU_IS_ALIGNED(offset, ARCHIP_SECTOR_BYTES)) {
+        error_setg(errp, "The size must be a multiple of 512");
+        return -EINVAL;
+    }
+    access = archipelago_access_get(&s->accesses);
+    ret = resize(bs, access->volume, offset, prealloc, errp);
+    archipelago_access_put(&s->accesses, access);
     return ret;
 }
 
@@ -963,8 +1106,11 @@ static BlockDriver bdrv_archipelago = {
     .COMPAT_BDRV_OPEN       = archipelago_open,
     .bdrv_close             = archipelago_close,
     .bdrv_reopen_prepare    = archipelago_reopen_prepare,
-    .bdrv_reopen_commit     = archipelago_reopen_commit,
-    .bdrv_reopen_abort      = archipelago_reopen_abort,
+    .bdrv_reopen_commit     = archipelago_reopen_end,
+    .bdrv_reopen_abort      = archipelago_reopen_end,
+    .bdrv_check_perm        = archipelago_check_perm,
+    .bdrv_set_perm          = archipelago_set_perm,
+    .bdrv_abort_perm_update = archipelago_abort_perm_update,
     .bdrv_inactivate        = archipelago_inactivate,
     .bdrv_co_invalidate_cache = archipelago_co_invalidate_cache,
 

@@ -2,8 +2,8 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """qemu-system on volumes without an operating system: what its monitor does."""
 import time
-from qmp import (System, Refused, content, expect_refusal, holder, main, run,
-                 wait_for)
+from qmp import (TIMEOUT_S, System, Refused, content, expect_refusal, holder,
+                 main, run, wait_for)
 
 MIB = 1 << 20
 VIRTIO = 'virtio-blk-pci,drive=d0,id=disk'
@@ -40,11 +40,37 @@ def drive_and_name():
         check(vm, 'drive')
         assert holder('drive')[1] == vm.pid
         assert 'archipelago:drive' in vm.hmp('info block')
-        with System('b') as other:
-            said = other.hmp('drive_add 0 ' + drive('drive'))
-            assert str(vm.pid) in said, said
+        expect_no_start(str(vm.pid), '-drive', drive('drive'), '-device',
+                        VIRTIO)
         vm.quit()
     assert holder('drive') is None
+
+
+def drive_unused():
+    """QEMU makes a -drive writable if need be: no device, no lock."""
+    create('unused')
+    with System('a', '-drive', drive('unused'), '-device', VIRTIO) as vm:
+        vm.io('d0', 'write -P 1 0 64K')
+        vm.io('d0', 'flush')
+        with System('b', '-drive', drive('unused')) as other:
+            other.io('d0', 'read -P 1 0 64K')
+            said = other.hmp('qemu-io d0 "write 0 512"')
+            assert str(vm.pid) in said, said
+            assert holder('unused')[1] == vm.pid
+            vm.quit()
+            assert holder('unused') is None
+            other.io('d0', 'write -P 2 0 64K')
+            other.quit()
+    assert content('unused', 0, 65536) == b'\2' * 65536
+
+
+def expect_no_start(text, *arguments):
+    vm = System('none', *arguments)
+    try:
+        assert vm.child.wait(TIMEOUT_S) == 1
+    finally:
+        vm.child.kill()
+    assert text in vm.said(), f"'{text}' is not in: {vm.said()}"
 
 
 def hot_plug():
@@ -192,5 +218,5 @@ def migration_fails():
         vm.quit()
 
 
-main([drive_and_name, hot_plug, iothread, move_between_threads, resize,
-      read_only, mirror, migrate_raw, migrate_qcow2, migration_fails])
+main([drive_and_name, drive_unused, hot_plug, iothread, move_between_threads,
+      resize, read_only, mirror, migrate_raw, migrate_qcow2, migration_fails])
