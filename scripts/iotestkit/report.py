@@ -40,6 +40,14 @@ def write_failures(directory, results):
                 file.write(result.text + '\n')
 
 
+def write_first_failures(directory, records):
+    """Of tests that were run twice: the difference at first."""
+    for name, record in records.items():
+        with open(os.path.join(directory, name + '.first.diff'), 'w',
+                  encoding='utf-8') as file:
+            file.write(record['diff'] + '\n')
+
+
 def printable(text):
     """What XML can carry."""
     return ''.join(letter if letter >= ' ' or letter in '\n\t' else '?'
