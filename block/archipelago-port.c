@@ -255,7 +255,8 @@ void archipelago_ports_close(ArchipelagoPorts *ports)
     }
 }
 
-/* By each port's own thread: with requests in flight a queue changes no hands. */
+/* By each port's own thread: with requests in flight a queue can't change
+ * hands. */
 void archipelago_ports_unplug(ArchipelagoPorts *ports)
 {
     ArchipelagoPort *port;
