@@ -410,6 +410,10 @@ static int replay_tail(struct replay *replay, size_t at, GError **error)
                                "a damaged record stands before a good one");
         }
     }
+    while (at < replay->size_bytes && replay->bytes[at] == 0) {
+        at++;
+    }
+    replay->map->journal.torn |= at < replay->size_bytes;
     return 0;
 }
 

@@ -82,6 +82,7 @@ struct map_journal {
     uint64_t offset_bytes;          /* where it goes; 0: create the journal */
     uint64_t oldest_epoch;          /* that the header in the store names */
     bool broken;                    /* a write failed: go to a new epoch */
+    bool torn;                      /* a tail that can't be read was dropped */
 };
 
 struct map {
