@@ -230,6 +230,75 @@ typedef struct archip_usage {
 /* Exact, by asking the store for each object: takes time.  May block. */
 int archip_volume_get_usage(archip_volume *volume, archip_usage *usage);
 
+/* --- Check and repair ------------------------------------------------------ */
+
+typedef enum archip_severity {
+    ARCHIP_NOTE = 1,          /* as a crash leaves it; mends itself when the
+                                 volume is next opened for writing */
+    ARCHIP_LEAK,              /* takes space or a name, and harms nobody */
+    ARCHIP_DAMAGE,            /* something is wrong, or lost */
+} archip_severity;
+
+typedef enum archip_outcome {
+    ARCHIP_FOUND = 1,         /* a repair would do `action` */
+    ARCHIP_KEPT,              /* no repair can help: `action` says why, or who
+                                 can */
+    ARCHIP_REPAIRED,          /* `action` was done */
+    ARCHIP_FAILED,            /* it was tried: `action` says what failed */
+} archip_outcome;
+
+typedef struct archip_finding {
+    const char *code;         /* stable, such as "object-missing"; the list is
+                                 in archipelago(1) */
+    archip_severity severity;
+    archip_outcome outcome;
+    const char *volume;       /* its name; NULL: none, or none that is known */
+    const char *place;        /* where, for people */
+    const char *text;         /* what it means */
+    const char *action;
+    uint64_t count;           /* how many such things stand at `place` */
+    uint64_t reserved[8];
+} archip_finding;
+
+typedef struct archip_check_summary {
+    uint64_t volume_count;    /* looked at */
+    uint64_t busy_count;      /* of them open for writing meanwhile: what is on
+                                 its way there isn't judged */
+    uint64_t unchecked_count; /* of them not, or not wholly, looked at */
+    uint64_t object_count, page_count;  /* looked at */
+    uint64_t note_count, leak_count, damage_count;  /* findings */
+    uint64_t repaired_count;  /* of the leaks and damages */
+    uint64_t failed_count;    /* repairs that were tried in vain */
+    uint64_t reserved[8];
+} archip_check_summary;
+
+/* Mend what can be mended.  Nothing that could be somebody's data is removed:
+ * it is set aside, or stays. */
+#define ARCHIP_CHECK_REPAIR 0x1u
+
+typedef struct archip_check_options {
+    uint32_t flags;           /* ARCHIP_CHECK_... */
+    const char *const *volumes;     /* names, then NULL; NULL: the whole store */
+    /* For each finding; non-zero ends the check and is returned. */
+    int (*finding)(const archip_finding *finding, void *opaque);
+    /* Now and then; likewise.  May be NULL. */
+    int (*progress)(uint64_t done, uint64_t total, void *opaque);
+    void *opaque;
+    uint64_t reserved[8];
+} archip_check_options;
+
+/*
+ * Look at everything in the store, or at some volumes: names, headers, maps,
+ * journals, objects, locks, and operations that were left half done.  Volumes
+ * that are open meanwhile aren't disturbed: no lock is taken but for a repair,
+ * which leaves alone what it can't lock.  A repair that is ended anywhere leaves
+ * things no worse and can be begun again.  May block for long.
+ * 0: all was looked at, whatever was found; `summary` (may be NULL) says what.
+ * -ENOENT: no such volume; else what kept it from looking, also in part.
+ */
+int archip_check(archip_store *store, const archip_check_options *options,
+                 archip_check_summary *summary);
+
 /* --- Queues: asynchronous requests --------------------------------------- */
 
 /* Requests may be carried out inside archip_submit(): fastest where the caller

@@ -17,13 +17,14 @@ _archipelago_options()
             echo "$all --json --format --size --object-size --description" \
                 "--existing --detect-zeroes --no-detect-zeroes --quiet"
             ;;
+        check) echo "$all --json --repair --dry-run --quiet" ;;
         export) echo "$all --json --format --force --detect-zeroes --quiet" ;;
         "") echo "--help --version" ;;
     esac
 }
 
 _archipelago_commands="create list info map du resize remove import export \
-status"
+status check"
 
 # Names of volumes in the store named on the line, else in the default one.
 _archipelago_volumes()
@@ -63,7 +64,8 @@ _archipelago_argument()
     position=$(_archipelago_position)
 
     case "$1:$position" in
-        info:0 | map:0 | resize:0 | export:0 | list:0 | du:* | remove:*)
+        info:0 | map:0 | resize:0 | export:0 | list:0 | du:* | remove:* | \
+            check:*)
             mapfile -t COMPREPLY < <(compgen -W "$(_archipelago_volumes)" \
                 -- "$current")
             ;;
