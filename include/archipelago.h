@@ -233,8 +233,8 @@ int archip_volume_get_usage(archip_volume *volume, archip_usage *usage);
 /* --- Check and repair ------------------------------------------------------ */
 
 typedef enum archip_severity {
-    ARCHIP_NOTE = 1,          /* as a crash leaves it; mends itself when the
-                                 volume is next opened for writing */
+    ARCHIP_NOTE = 1,          /* nothing wrong in itself: mostly what a crash
+                                 leaves and the next open for writing mends */
     ARCHIP_LEAK,              /* takes space or a name, and harms nobody */
     ARCHIP_DAMAGE,            /* something is wrong, or lost */
 } archip_severity;

@@ -74,7 +74,6 @@ struct candidate {
     char *place, *text, *action;
     struct store_object object;
     uint64_t count, size_bytes;
-    bool aside;                 /* REMOVE: don't, set it aside */
 };
 
 struct check;
@@ -150,7 +149,7 @@ const char *volume_name(const struct volume *volume);   /* or NULL */
 struct look_layer {
     struct layer layer;
     struct bits *referenced;
-    bool shared;                /* other maps claim it, or may */
+    bool shared;                /* other maps claim it */
 };
 
 struct look {
@@ -172,7 +171,8 @@ struct look {
     bool torn;
 };
 
-/* 0: all candidates count; -errno: it couldn't be told what there is. */
+/* 0: all candidates count; -ENOENT: there is no such volume any more; other
+ * -errno: it couldn't be told what there is. */
 int look_at(struct check *check, struct volume *volume, bool locked,
             struct look **look, GError **error);
 void look_free(struct look *look);

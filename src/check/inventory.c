@@ -130,13 +130,13 @@ static int collect_record(const struct store_record *record, void *opaque)
     return 0;
 }
 
-/* 1: it isn't there any more. */
+/* 1: it isn't there any more, or what is there is no record, but a stray. */
 static int get_record(struct check *check, const struct store_record *record,
                       GBytes **value, GError **error)
 {
     int rc = check->store->driver->get(check->store, record, value, error);
 
-    if (rc == -ENOENT) {
+    if (rc == -ENOENT || rc == -EISDIR || rc == -ELOOP || rc == -ENOTDIR) {
         g_clear_error(error);
         return 1;
     }

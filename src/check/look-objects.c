@@ -235,17 +235,16 @@ static int add_orphans(uint64_t first, uint64_t count, void *opaque)
 
     candidate->text = g_strdup("the volume's map doesn't refer to it: a crash "
                                "or an older state of the volume left it");
-    /* A frozen layer may have had other users, of whom nothing is left. */
-    candidate->aside = !objects->layer->layer.current;
-    candidate->action = g_strdup(candidate->aside ? "set it aside"
-                                                  : "remove it");
+    candidate->action = g_strdup("remove it");
     return 0;
 }
 
+/* What nobody refers to in a frozen layer isn't wrong: whoever replaces what a
+ * snapshot froze leaves it there, for a collector who knows all maps. */
 static bool may_judge(const struct look *look, const struct look_layer *layer)
 {
-    return !look->held && !look->pages_bad && !look->map_bad &&
-           !layer->shared && !layer->layer.hashed;
+    return layer->layer.current && !look->held && !look->pages_bad &&
+           !look->map_bad && !layer->shared;
 }
 
 static int look_layer_objects(struct look *look, struct look_layer *layer,

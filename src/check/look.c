@@ -181,8 +181,7 @@ static struct look_layer *add_layer(struct look *look, struct layer layer)
 
     added->layer = layer;
     added->referenced = bits_new();
-    added->shared = inventory_claims(inventory, &layer.id) > 1 ||
-                    (!layer.current && inventory->unreadable);
+    added->shared = inventory_claims(inventory, &layer.id) > 1;
     g_ptr_array_add(look->layers, added);
     return added;
 }
@@ -739,6 +738,31 @@ static bool look_is_settled(struct look *look)
            (held || (!look->have_header || !look_is_stale(look)));
 }
 
+/* Whoever removes a volume takes its name first, its header last, and between
+ * them what is looked at here. */
+static bool is_gone(struct check *check, const struct volume *volume)
+{
+    struct store_record record = { STORE_HEADER, volume->id, NULL };
+    g_autoptr(GBytes) value = NULL;
+    struct id128 id;
+
+    if (check->store->driver->get(check->store, &record, &value, NULL) ==
+        -ENOENT) {
+        return true;
+    }
+    if (!volume_name(volume)) {
+        return false;
+    }
+    switch (volume_find(check->api, volume_name(volume), &id, NULL)) {
+    case 0:
+        return !id128_equal(&id, &volume->id);
+    case -ENOENT:
+        return true;
+    default:
+        return false;
+    }
+}
+
 int look_at(struct check *check, struct volume *volume, bool locked,
             struct look **look, GError **error)
 {
@@ -749,6 +773,11 @@ int look_at(struct check *check, struct volume *volume, bool locked,
         check->store->driver->look(check->store, !check->repair);
         g_clear_error(error);
         rc = look_once(taken, error);
+        if ((rc < 0 || taken->candidates->len) && is_gone(check, volume)) {
+            look_free(taken);
+            g_clear_error(error);
+            return error_set(error, ENOENT, "it was removed meanwhile");
+        }
         if (rc < 0 && rc != -EAGAIN) {
             /* What was being removed fails in any way. */
             if (!look_is_settled(taken) && tries > 1) {

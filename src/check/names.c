@@ -366,7 +366,9 @@ static void check_volume_names(struct check *check,
     for (guint i = 1; i < volume->names->len; i++) {
         const char *name = volume->names->pdata[i];
 
-        if (g_hash_table_contains(first->names, name) &&
+        const struct id128 *before = g_hash_table_lookup(first->names, name);
+
+        if (before && id128_equal(before, &volume->id) &&
             check_wants(check, name)) {
             check_duplicate(check, volume, name);
         }
@@ -395,10 +397,11 @@ static void check_all_names(struct check *check,
          link = link->next) {
         const struct id128 *id = g_hash_table_lookup(second->names,
                                                      link->data);
+        const struct id128 *before = g_hash_table_lookup(first->names,
+                                                         link->data);
 
-        if (!inventory_find(second, id) && !inventory_find(first, id) &&
-            g_hash_table_contains(first->names, link->data) &&
-            check_wants(check, link->data)) {
+        if (!inventory_find(second, id) && before &&
+            id128_equal(before, id) && check_wants(check, link->data)) {
             check_dangling(check, link->data, id);
         }
     }
@@ -497,7 +500,8 @@ static void check_place(struct check *check, enum store_kind kind,
                 : g_strdup_printf("%" G_GUINT64_FORMAT
                                   " pages and journals of %s", count, id_text);
     if (!check->repair || (count && unreadable)) {
-        check_tell(check, NULL, code, ARCHIP_LEAK,
+        check_tell(check, NULL, code,
+                   count && unreadable ? ARCHIP_NOTE : ARCHIP_LEAK,
                    count && unreadable ? ARCHIP_KEPT : ARCHIP_FOUND, count,
                    place, text, action);
         return;
@@ -556,7 +560,8 @@ static void check_places(struct check *check, const struct inventory *second,
             is_unclaimed(check->inventory, link->data, kind) &&
             (kind == STORE_BLOCK || !is_held(check, link->data))) {
             check_place(check, kind, link->data,
-                        second->unreadable || check->hindered);
+                        second->unreadable || check->inventory->unreadable ||
+                            check->hindered);
         }
     }
 }

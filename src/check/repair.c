@@ -141,7 +141,7 @@ static int remove_object(struct repair *repair,
 static int fix_remove(struct repair *repair, const struct look *look,
                       const struct candidate *candidate, GError **error)
 {
-    bool aside = candidate->aside || has_code(look, "object-missing");
+    bool aside = has_code(look, "object-missing");
     struct store_object object = candidate->object;
     int rc = 0;
 
@@ -362,6 +362,10 @@ int check_volume(struct check *check, struct volume *volume, GError **error)
     char id[ID128_TEXT_BYTES];
     int rc = look_at(check, volume, false, &repair.first, error);
 
+    if (rc == -ENOENT) {
+        g_clear_error(error);
+        return 0;
+    }
     check->summary.volume_count++;
     if (rc < 0) {
         g_autofree char *what =
@@ -369,10 +373,13 @@ int check_volume(struct check *check, struct volume *volume, GError **error)
                                               : id128_text(&volume->id, id));
 
         check->summary.unchecked_count++;
+        check->inventory->unreadable = true;
         check_hindered(check, what, g_steal_pointer(error));
         return 0;
     }
     check->summary.busy_count += repair.first->held;
+    check->inventory->unreadable |= repair.first->pages_bad ||
+                                    repair.first->map_bad;
     if (check->repair && can_be_mended(repair.first)) {
         repair.told = g_hash_table_new_full(g_str_hash, g_str_equal, g_free,
                                             NULL);

@@ -1,0 +1,1359 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * Check and repair.  Every kind of damage is done by hand to the files of a
+ * store: the check finds it and nothing else and changes nothing; a repair mends
+ * it, the next check is clean, and no volume lost a byte; a repair that ends at
+ * any operation can be begun again.  Beside writers nothing is found.
+ */
+#include "fixture.h"
+
+#include "store/fault.h"
+#include "volume/volume.h"
+
+#include <fcntl.h>
+#include <glib/gstdio.h>
+#include <signal.h>
+#include <stdio.h>
+#include <sys/file.h>
+#include <unistd.h>
+
+#define SIZE (4 * MIB)
+#define OBJECT 65536u
+
+/* --- A store to damage --------------------------------------------------- */
+
+struct patient {
+    char *pristine, *scratch;   /* directories: whole, and to be damaged */
+    char *location;
+    char *v_id, *v_layer, *v_frozen, *w_id, *w_layer;
+    char *v_sum, *w_sum;        /* of what can be read */
+};
+
+/* Objects 0 to 4 whole, frozen, partly written over; 8 and 9 whole. */
+static void write_v(archip_store *store)
+{
+    archip_create_options options = {.object_bytes = OBJECT};
+    archip_volume *volume;
+    archip_queue *queue;
+
+    assert_ok(archip_volume_create(store, "v", SIZE, &options));
+    assert_ok(archip_volume_open(store, "v", ARCHIP_OPEN_WRITE, NULL,
+                                 &volume));
+    assert_ok(archip_queue_open(volume, 0, &queue));
+    for (unsigned i = 0; i < 5; i++) {
+        fixture_fill(queue, i * OBJECT, OBJECT, (uint8_t)(i + 1));
+    }
+    assert_ok(volume_freeze(volume));
+    fixture_fill(queue, 0, 4096, 11);
+    fixture_fill(queue, OBJECT + 8192, 4096, 12);
+    fixture_fill(queue, 8 * OBJECT, 2 * OBJECT, 13);
+    archip_queue_close(queue);
+    assert_ok(archip_volume_close(volume));
+}
+
+static void write_w(archip_store *store)
+{
+    archip_create_options options = {.object_bytes = OBJECT};
+    archip_volume *volume;
+    archip_queue *queue;
+
+    assert_ok(archip_volume_create(store, "w", SIZE, &options));
+    assert_ok(archip_volume_open(store, "w", ARCHIP_OPEN_WRITE, NULL,
+                                 &volume));
+    assert_ok(archip_queue_open(volume, 0, &queue));
+    for (unsigned i = 0; i < 6; i++) {
+        fixture_fill(queue, i * OBJECT, 20000, (uint8_t)(i + 21));
+    }
+    archip_queue_close(queue);
+    assert_ok(archip_volume_close(volume));
+}
+
+static char *id_at(const char *file, size_t offset)
+{
+    g_autoptr(GString) id = g_string_new(NULL);
+    g_autofree char *bytes = NULL;
+    gsize length;
+
+    g_assert_true(g_file_get_contents(file, &bytes, &length, NULL));
+    g_assert_cmpuint(length, >=, offset + 16);
+    for (size_t i = offset; i < offset + 16; i++) {
+        g_string_append_printf(id, "%02x", (uint8_t)bytes[i]);
+    }
+    return g_strdup(id->str);
+}
+
+/* Everything in the volume; NULL: it can't be opened or read. */
+static char *content_sum(archip_store *store, const char *name)
+{
+    g_autofree uint8_t *bytes = g_malloc(SIZE);
+    archip_volume *volume;
+    archip_queue *queue;
+    int rc;
+
+    if (archip_volume_open(store, name, 0, NULL, &volume) < 0) {
+        g_assert_cmpuint(strlen(archip_error()), >, 8);
+        return NULL;
+    }
+    assert_ok(archip_queue_open(volume, 0, &queue));
+    rc = archip_volume_size(volume) == SIZE
+             ? archip_read(queue, bytes, SIZE, 0)
+             : -ERANGE;
+    archip_queue_close(queue);
+    archip_volume_close(volume);
+    return rc < 0 ? NULL
+                  : g_compute_checksum_for_data(G_CHECKSUM_SHA256, bytes,
+                                                SIZE);
+}
+
+static void run(const char *format, ...) G_GNUC_PRINTF(1, 2);
+
+static void run(const char *format, ...)
+{
+    g_autofree char *command = NULL;
+    const char *argv[] = {"/bin/sh", "-ec", NULL, NULL};
+    int status = 0;
+    va_list args;
+
+    va_start(args, format);
+    command = g_strdup_vprintf(format, args);
+    va_end(args);
+    argv[2] = command;
+    g_assert_true(g_spawn_sync(NULL, (char **)argv, NULL, 0, NULL, NULL, NULL,
+                               NULL, &status, NULL));
+    if (status) {
+        g_error("failed: %s", command);
+    }
+}
+
+static void patient_heal(struct patient *patient)
+{
+    scratch_remove(patient->scratch);
+    run("cp -a --sparse=always %s %s", patient->pristine, patient->scratch);
+}
+
+static void patient_ids(struct patient *patient)
+{
+    g_autofree char *v = g_build_filename(patient->pristine, "names/v", NULL);
+    g_autofree char *w = g_build_filename(patient->pristine, "names/w", NULL);
+    g_autofree char *v_header = NULL, *w_header = NULL, *blocks = NULL;
+    g_autofree char *pattern = NULL;
+    char *slash;
+
+    patient->v_id = id_at(v, 16);
+    patient->w_id = id_at(w, 16);
+    v_header = g_strdup_printf("%s/maps/%.2s/%s/header", patient->pristine,
+                               patient->v_id, patient->v_id);
+    w_header = g_strdup_printf("%s/maps/%.2s/%s/header", patient->pristine,
+                               patient->w_id, patient->w_id);
+    patient->v_layer = id_at(v_header, 128);
+    patient->w_layer = id_at(w_header, 128);
+    /* The frozen layer is the one with an object 4. */
+    pattern = g_strdup("*/blocks/*/000/4");
+    for (unsigned tries = 0; !patient->v_frozen && tries < 2; tries++) {
+        blocks = scratch_find(patient->pristine, pattern);
+        if (strstr(blocks, patient->w_layer)) {
+            g_autofree char *hidden = g_strconcat(blocks, ".x", NULL);
+
+            g_rename(blocks, hidden);
+            g_free(blocks);
+            blocks = scratch_find(patient->pristine, pattern);
+            g_autofree char *shown = g_strndup(hidden, strlen(hidden) - 2);
+            g_rename(hidden, shown);
+        }
+        slash = strstr(blocks, "/000/4");
+        patient->v_frozen = g_strndup(slash - 32, 32);
+    }
+}
+
+static void patient_begin(struct patient *patient)
+{
+    g_autofree char *location = NULL;
+    archip_store *store;
+
+    *patient = (struct patient){.pristine = scratch_new(),
+                                .scratch = scratch_new()};
+    patient->location = g_strdup_printf("dir:%s?io=buffered",
+                                        patient->scratch);
+    location = g_strdup_printf("dir:%s?io=buffered", patient->pristine);
+    assert_ok(archip_store_open(location, ARCHIP_STORE_CREATE, &store));
+    write_v(store);
+    write_w(store);
+    patient->v_sum = content_sum(store, "v");
+    patient->w_sum = content_sum(store, "w");
+    archip_store_close(store);
+    patient_ids(patient);
+    patient_heal(patient);
+}
+
+static void patient_end(struct patient *patient)
+{
+    scratch_remove(patient->pristine);
+    scratch_remove(patient->scratch);
+    g_free(patient->pristine);
+    g_free(patient->scratch);
+    g_free(patient->location);
+    g_free(patient->v_id);
+    g_free(patient->v_layer);
+    g_free(patient->v_frozen);
+    g_free(patient->w_id);
+    g_free(patient->w_layer);
+    g_free(patient->v_sum);
+    g_free(patient->w_sum);
+}
+
+/* Sum over all files, locks too. */
+static char *tree_sum(const char *path)
+{
+    g_autofree char *command =
+        g_strdup_printf("cd %s && find . -printf '%%p %%y %%s\\n' | sort | "
+                        "sha256sum; cd %s && find . -type f | sort | xargs -d "
+                        "'\\n' sha256sum | sha256sum", path, path);
+    const char *argv[] = {"/bin/sh", "-ec", command, NULL};
+    char *out = NULL;
+
+    g_assert_true(g_spawn_sync(NULL, (char **)argv, NULL, 0, NULL, NULL, &out,
+                               NULL, NULL, NULL));
+    return out;
+}
+
+/* --- Checking ------------------------------------------------------------ */
+
+struct result {
+    GString *codes;             /* sorted, each once, blank between */
+    unsigned outcomes[8];
+    int rc;
+    archip_check_summary summary;
+};
+
+static int collect(const archip_finding *finding, void *opaque)
+{
+    struct result *result = opaque;
+
+    g_assert_cmpuint(strlen(finding->text), >, 8);
+    g_assert_cmpuint(strlen(finding->action), >, 5);
+    g_assert_nonnull(finding->place);
+    if (g_test_verbose()) {
+        g_printerr("  %d/%d %s %s %s: %s [%s]\n", finding->severity,
+                   finding->outcome, finding->code,
+                   finding->volume ? finding->volume : "-", finding->place,
+                   finding->text, finding->action);
+    }
+    result->outcomes[finding->outcome]++;
+    if (finding->severity != ARCHIP_NOTE &&
+        !strstr(result->codes->str, finding->code)) {
+        g_string_append_printf(result->codes, "%s%s",
+                               result->codes->len ? " " : "", finding->code);
+    }
+    return 0;
+}
+
+static void result_clear(struct result *result)
+{
+    g_string_free(result->codes, TRUE);
+}
+
+static struct result check_store(archip_store *store, bool repair)
+{
+    struct result result = {.codes = g_string_new(NULL)};
+    archip_check_options options = {
+        .flags = repair ? ARCHIP_CHECK_REPAIR : 0,
+        .finding = collect,
+        .opaque = &result,
+    };
+
+    result.rc = archip_check(store, &options, &result.summary);
+    return result;
+}
+
+static struct result check_at(const char *location, bool repair)
+{
+    struct result result;
+    archip_store *store;
+
+    assert_ok(archip_store_open(location, 0, &store));
+    result = check_store(store, repair);
+    if (result.rc < 0) {
+        g_printerr("%s\n", archip_error());
+    }
+    archip_store_close(store);
+    return result;
+}
+
+static void expect(const char *location, bool repair, const char *codes,
+                   archip_outcome outcome)
+{
+    struct result result = check_at(location, repair);
+
+    g_assert_cmpint(result.rc, ==, 0);
+    g_assert_cmpstr(result.codes->str, ==, codes);
+    if (*codes) {
+        g_assert_cmpuint(result.outcomes[outcome], >, 0);
+        for (unsigned i = 0; i < G_N_ELEMENTS(result.outcomes); i++) {
+            g_assert_true(i == outcome || result.outcomes[i] == 0);
+        }
+    }
+    result_clear(&result);
+}
+
+static void expect_content(struct patient *patient, const char *v_name)
+{
+    g_autofree char *v = NULL, *w = NULL;
+    archip_store *store;
+
+    assert_ok(archip_store_open(patient->location, 0, &store));
+    w = content_sum(store, "w");
+    g_assert_cmpstr(w, ==, patient->w_sum);
+    if (v_name) {
+        v = content_sum(store, v_name);
+        g_assert_cmpstr(v, ==, patient->v_sum);
+    }
+    archip_store_close(store);
+}
+
+/* --- Damages ------------------------------------------------------------- */
+
+static char *v_file(struct patient *patient, const char *end)
+{
+    return g_strdup_printf("%s/maps/%.2s/%s/%s", patient->scratch,
+                           patient->v_id, patient->v_id, end);
+}
+
+static char *block_file(struct patient *patient, const char *layer,
+                        const char *end)
+{
+    return g_strdup_printf("%s/blocks/%.2s/%s/000/%s", patient->scratch,
+                           layer, layer, end);
+}
+
+static char *page_file(struct patient *patient, const char *layer)
+{
+    g_autofree char *pattern = g_strdup_printf("*/maps/%.2s/%s/pages/*",
+                                               layer, layer);
+    char *file = scratch_find(patient->scratch, pattern);
+
+    g_assert_nonnull(file);
+    return file;
+}
+
+static void flip(const char *file, long at)
+{
+    FILE *stream = fopen(file, "r+");
+    int byte;
+
+    g_assert_nonnull(stream);
+    fseek(stream, at, SEEK_SET);
+    byte = fgetc(stream);
+    fseek(stream, at, SEEK_SET);
+    fputc(byte ^ 0x20, stream);
+    fclose(stream);
+}
+
+static uint32_t crc32c_of(const uint8_t *bytes, size_t length)
+{
+    uint32_t crc = ~0u;
+
+    for (size_t i = 0; i < length; i++) {
+        crc ^= bytes[i];
+        for (unsigned bit = 0; bit < 8; bit++) {
+            crc = crc & 1 ? crc >> 1 ^ 0x82f63b78u : crc >> 1;
+        }
+    }
+    return ~crc;
+}
+
+/* Put a big-endian number into a header and set its CRC. */
+static void header_set(struct patient *patient, size_t at, uint64_t value)
+{
+    g_autofree char *file = v_file(patient, "header");
+    g_autofree char *bytes = NULL;
+    uint32_t crc = 0;
+    FILE *stream;
+    gsize length;
+
+    g_assert_true(g_file_get_contents(file, &bytes, &length, NULL));
+    value = GUINT64_TO_BE(value);
+    memcpy(bytes + at, &value, sizeof(value));
+    memset(bytes + 8, 0, 4);
+    crc = GUINT32_TO_BE(crc32c_of((uint8_t *)bytes, length));
+    memcpy(bytes + 8, &crc, 4);
+    stream = fopen(file, "r+");
+    fwrite(bytes, 1, length, stream);
+    fclose(stream);
+}
+
+static uint64_t header_get(struct patient *patient, size_t at)
+{
+    g_autofree char *file = v_file(patient, "header");
+    g_autofree char *bytes = NULL;
+    uint64_t value;
+    gsize length;
+
+    g_assert_true(g_file_get_contents(file, &bytes, &length, NULL));
+    memcpy(&value, bytes + at, sizeof(value));
+    return GUINT64_FROM_BE(value);
+}
+
+static void damage_stray(struct patient *patient)
+{
+    run("cd %s; touch junk names/-x intents/zz maps/ff0; mkdir blocks/xyz; "
+        "touch blocks/xyz/y; ln -s / maps/lnk; mkdir -p names/d",
+        patient->scratch);
+}
+
+static void damage_wrong_place(struct patient *patient)
+{
+    run("cd %s/blocks/%.2s/%s; mkdir 001; cp 000/8 001/8; cp 000/8 000/08; "
+        "cp 000/8 000/8.bak; mkdir 000/ff; ln -s 8 000/7",
+        patient->scratch, patient->v_layer, patient->v_layer);
+}
+
+static void damage_litter(struct patient *patient)
+{
+    run("cd %s; echo x > names/.new-1; echo y > maps/%.2s/%s/.new-2; "
+        "echo z > .new-3", patient->scratch, patient->v_id, patient->v_id);
+}
+
+static void damage_name_removed(struct patient *patient)
+{
+    run("rm %s/names/v", patient->scratch);
+}
+
+static void damage_name_flipped(struct patient *patient)
+{
+    g_autofree char *file = g_build_filename(patient->scratch, "names/v", NULL);
+
+    flip(file, 40);
+}
+
+static void damage_name_zeroed(struct patient *patient)
+{
+    run(": > %s/names/v", patient->scratch);
+}
+
+static void damage_name_copied(struct patient *patient)
+{
+    run("cp %s/names/v %s/names/z", patient->scratch, patient->scratch);
+}
+
+static void damage_header_removed(struct patient *patient)
+{
+    g_autofree char *file = v_file(patient, "header");
+
+    g_assert_cmpint(g_remove(file), ==, 0);
+}
+
+static void damage_header_flipped(struct patient *patient)
+{
+    g_autofree char *file = v_file(patient, "header");
+
+    flip(file, 100);
+}
+
+static void damage_header_swapped(struct patient *patient)
+{
+    g_autofree char *file = v_file(patient, "header");
+
+    run("cp %s/maps/%.2s/%s/header %s", patient->scratch, patient->w_id,
+        patient->w_id, file);
+}
+
+static void damage_header_newer(struct patient *patient)
+{
+    header_set(patient, 40, 1);
+}
+
+static void damage_header_count(struct patient *patient)
+{
+    header_set(patient, 96, header_get(patient, 96) + 3);
+}
+
+static void damage_header_next_page(struct patient *patient)
+{
+    header_set(patient, 144, 1);
+}
+
+static void damage_page_removed(struct patient *patient)
+{
+    g_autofree char *file = page_file(patient, patient->v_layer);
+
+    g_assert_cmpint(g_remove(file), ==, 0);
+}
+
+static void damage_page_flipped(struct patient *patient)
+{
+    g_autofree char *file = page_file(patient, patient->v_layer);
+
+    flip(file, 300);
+}
+
+static void damage_page_cut(struct patient *patient)
+{
+    g_autofree char *file = page_file(patient, patient->v_layer);
+
+    g_assert_cmpint(truncate(file, 100), ==, 0);
+}
+
+static void damage_page_orphan(struct patient *patient)
+{
+    g_autofree char *file = page_file(patient, patient->v_layer);
+
+    run("cp %s $(dirname %s)/3e7", file, file);
+}
+
+static void damage_object_removed(struct patient *patient)
+{
+    g_autofree char *file = block_file(patient, patient->v_layer, "8");
+
+    g_assert_cmpint(g_remove(file), ==, 0);
+}
+
+static void damage_base_removed(struct patient *patient)
+{
+    g_autofree char *file = block_file(patient, patient->v_frozen, "1");
+
+    g_assert_cmpint(g_remove(file), ==, 0);
+}
+
+static void damage_object_longer(struct patient *patient)
+{
+    g_autofree char *file = block_file(patient, patient->v_layer, "8");
+
+    g_assert_cmpint(truncate(file, 3 * OBJECT), ==, 0);
+}
+
+static void damage_object_cut(struct patient *patient)
+{
+    g_autofree char *file = block_file(patient, patient->v_layer, "8");
+
+    g_assert_cmpint(truncate(file, 5000), ==, 0);
+}
+
+static void damage_object_orphan(struct patient *patient)
+{
+    g_autofree char *file = block_file(patient, patient->v_layer, "8");
+
+    run("cd $(dirname %s); cp 8 20; cp 8 21; cp 8 30", file);
+}
+
+static void damage_layer_unclaimed(struct patient *patient)
+{
+    run("cd %s/blocks; mkdir -p 12; cp -a %.2s/%s "
+        "12/12345678123456781234567812345678", patient->scratch,
+        patient->v_layer, patient->v_layer);
+}
+
+static void damage_map_unclaimed(struct patient *patient)
+{
+    run("cd %s/maps; mkdir -p 12; cp -a %.2s/%s "
+        "12/12345678123456781234567812345678", patient->scratch,
+        patient->v_layer, patient->v_layer);
+}
+
+static void damage_lock_unclaimed(struct patient *patient)
+{
+    run("cd %s/maps; mkdir -p 12/12345678123456781234567812345678; "
+        "cp %.2s/%s/lock 12/12345678123456781234567812345678/",
+        patient->scratch, patient->v_id, patient->v_id);
+}
+
+static void damage_layer_shared(struct patient *patient)
+{
+    g_autofree char *file = v_file(patient, "header");
+    g_autofree char *bytes = NULL, *other = NULL;
+    gsize length;
+
+    other = g_strdup_printf("%s/maps/%.2s/%s/header", patient->scratch,
+                            patient->w_id, patient->w_id);
+    g_assert_true(g_file_get_contents(other, &bytes, &length, NULL));
+    for (unsigned i = 0; i < 2; i++) {
+        uint64_t half;
+
+        memcpy(&half, bytes + 128 + 8 * i, 8);
+        header_set(patient, 128 + 8 * i, GUINT64_FROM_BE(half));
+    }
+}
+
+static void damage_layer_dangling(struct patient *patient)
+{
+    /* An empty table of layers. */
+    for (unsigned i = 0; i < 5; i++) {
+        header_set(patient, 248 + 8 * i, 0);
+    }
+}
+
+static void damage_lock(struct patient *patient)
+{
+    g_autofree char *file = v_file(patient, "lock");
+
+    run("head -c 1024 /dev/urandom > %s", file);
+}
+
+static void damage_journal_stale(struct patient *patient)
+{
+    g_autofree char *file = v_file(patient, "journal.0000000000000001");
+
+    run("head -c 4096 /dev/zero > %s", file);
+}
+
+/* Five flushes, killed, then the second record is damaged. */
+static void damage_journal(struct patient *patient);
+
+static void intent_write(struct patient *patient, const char *id_text,
+                         const char *name)
+{
+    struct id128 id, layer = {{0}};
+    g_autoptr(GBytes) value = NULL;
+    g_autofree char *file = g_strdup_printf("%s/intents/%s", patient->scratch,
+                                            id_text);
+
+    g_assert_true(id128_parse(id_text, &id));
+    value = intent_encode(&id, &layer, name);
+    g_assert_true(g_file_set_contents(file, g_bytes_get_data(value, NULL),
+                                      (gssize)g_bytes_get_size(value), NULL));
+}
+
+/* The volume is there: only the record is left. */
+static void damage_create_done(struct patient *patient)
+{
+    intent_write(patient, patient->v_id, "v");
+}
+
+/* Killed before the name was written. */
+static void damage_create_begun(struct patient *patient)
+{
+    archip_create_options options = {.object_bytes = OBJECT};
+    g_autofree char *file = g_build_filename(patient->scratch, "names", "n",
+                                             NULL);
+    g_autofree char *id = NULL;
+    archip_store *store;
+
+    assert_ok(archip_store_open(patient->location, 0, &store));
+    assert_ok(archip_volume_create(store, "n", SIZE, &options));
+    archip_store_close(store);
+    id = id_at(file, 16);
+    g_assert_cmpint(g_remove(file), ==, 0);
+    intent_write(patient, id, "n");
+}
+
+static void damage_intent(struct patient *patient)
+{
+    g_autofree char *file =
+        g_strdup_printf("%s/intents/%s", patient->scratch, patient->v_id);
+
+    g_assert_true(g_file_set_contents(file, "nonsense", 8, NULL));
+}
+
+enum verdict { MENDED, KEPT };
+
+static const struct damage {
+    const char *name;
+    void (*inflict)(struct patient *patient);
+    const char *codes;
+    enum verdict verdict;
+    const char *v_name;         /* where v's content is afterwards; or NULL */
+} damages[] = {
+    {"stray", damage_stray, "stray", MENDED, "v"},
+    {"wrong-place", damage_wrong_place, "stray", MENDED, "v"},
+    {"litter", damage_litter, "litter", MENDED, "v"},
+    {"name-removed", damage_name_removed, "name-missing", MENDED, "lost"},
+    {"name-flipped", damage_name_flipped, "name-damaged", MENDED, "v"},
+    {"name-copied", damage_name_copied, "name-duplicate", MENDED, "v"},
+    {"header-flipped", damage_header_flipped, "header-damaged", KEPT, NULL},
+    {"header-swapped", damage_header_swapped, "header-damaged", KEPT, NULL},
+    {"header-count", damage_header_count, "header-counts", MENDED, "v"},
+    {"header-next-page", damage_header_next_page, "header-counts", MENDED,
+     "v"},
+    {"page-removed", damage_page_removed, "page-missing", KEPT, NULL},
+    {"page-flipped", damage_page_flipped, "page-damaged", KEPT, NULL},
+    {"page-cut", damage_page_cut, "page-damaged", KEPT, NULL},
+    {"page-orphan", damage_page_orphan, "page-orphan", MENDED, "v"},
+    {"object-removed", damage_object_removed, "object-missing", KEPT, NULL},
+    {"base-removed", damage_base_removed, "object-missing", KEPT, NULL},
+    {"object-longer", damage_object_longer, "object-size", MENDED, "v"},
+    {"object-cut", damage_object_cut, "object-short", KEPT, NULL},
+    {"object-orphan", damage_object_orphan, "object-orphan", MENDED, "v"},
+    {"layer-unclaimed", damage_layer_unclaimed, "layer-unclaimed", MENDED,
+     "v"},
+    {"map-unclaimed", damage_map_unclaimed, "map-unclaimed", MENDED, "v"},
+    {"lock-unclaimed", damage_lock_unclaimed, "place-empty", MENDED, "v"},
+    {"layer-dangling", damage_layer_dangling, "layer-dangling", KEPT, NULL},
+    {"lock", damage_lock, "lock-damaged", MENDED, "v"},
+    {"journal-stale", damage_journal_stale, "journal-stale", MENDED, "v"},
+    {"create-done", damage_create_done, "operation-unfinished", MENDED, "v"},
+    {"create-begun", damage_create_begun, "operation-unfinished", MENDED,
+     "v"},
+    {"intent", damage_intent, "intent-damaged", MENDED, "v"},
+    {"journal", damage_journal, "journal-damaged", KEPT, NULL},
+};
+
+static void expect_v(struct patient *patient, const char *v_name)
+{
+    g_autofree char *lost = g_strdup_printf("lost-%.12s", patient->v_id);
+
+    expect_content(patient, g_strcmp0(v_name, "lost") ? v_name : lost);
+}
+
+static struct patient *shared;
+
+static struct patient *the_patient(void)
+{
+    if (!shared) {
+        shared = g_new0(struct patient, 1);
+        patient_begin(shared);
+    }
+    patient_heal(shared);
+    return shared;
+}
+
+/* --- Each damage: found, left alone, mended ------------------------------ */
+
+static char *w_files_sum(struct patient *patient)
+{
+    g_autofree char *command =
+        g_strdup_printf("cd %s && find . -type f | grep -e %s -e %s -e "
+                        "names/w | sort | xargs sha256sum | sha256sum",
+                        patient->scratch, patient->w_id, patient->w_layer);
+    const char *argv[] = {"/bin/sh", "-ec", command, NULL};
+    char *out = NULL;
+
+    g_assert_true(g_spawn_sync(NULL, (char **)argv, NULL, 0, NULL, NULL, &out,
+                               NULL, NULL, NULL));
+    return out;
+}
+
+static void test_damage(const void *opaque)
+{
+    const struct damage *damage = opaque;
+    struct patient *patient = the_patient();
+    bool mended = damage->verdict == MENDED;
+    g_autofree char *before = NULL, *after = NULL, *w = NULL, *w_after = NULL;
+
+    damage->inflict(patient);
+    before = tree_sum(patient->scratch);
+    w = w_files_sum(patient);
+    expect(patient->location, false, damage->codes,
+           mended ? ARCHIP_FOUND : ARCHIP_KEPT);
+    after = tree_sum(patient->scratch);
+    g_assert_cmpstr(before, ==, after);
+    expect(patient->location, true, damage->codes,
+           mended ? ARCHIP_REPAIRED : ARCHIP_KEPT);
+    expect(patient->location, false, mended ? "" : damage->codes,
+           ARCHIP_KEPT);
+    expect_v(patient, damage->v_name);
+    w_after = w_files_sum(patient);
+    g_assert_cmpstr(w, ==, w_after);
+}
+
+/* A header that is gone takes its name with it; what it had is set aside. */
+static void test_header_removed(void)
+{
+    struct patient *patient = the_patient();
+    struct result result;
+
+    damage_header_removed(patient);
+    result = check_at(patient->location, false);
+    g_assert_nonnull(strstr(result.codes->str, "header-missing"));
+    result_clear(&result);
+    result = check_at(patient->location, true);
+    g_assert_cmpint(result.rc, ==, 0);
+    g_assert_cmpuint(result.outcomes[ARCHIP_FAILED], ==, 0);
+    result_clear(&result);
+    expect(patient->location, false, "", 0);
+    expect_content(patient, NULL);
+    run("cd %s/set-aside; test -e names%%v; test -e blocks%%%.2s%%%s/000/8; "
+        "test -e blocks%%%.2s%%%s/000/4", patient->scratch, patient->v_layer,
+        patient->v_layer, patient->v_frozen, patient->v_frozen);
+}
+
+/* While a header can't be read, nothing that could be its is touched. */
+static void test_unreadable_keeps(void)
+{
+    struct patient *patient = the_patient();
+
+    damage_header_flipped(patient);
+    damage_layer_unclaimed(patient);
+    damage_map_unclaimed(patient);
+    expect(patient->location, true, "header-damaged", ARCHIP_KEPT);
+    run("cd %s; test ! -e set-aside; test -e blocks/%.2s/%s/000/8; "
+        "test -e blocks/12/12345678123456781234567812345678/000/8",
+        patient->scratch, patient->v_layer, patient->v_layer);
+}
+
+static void test_newer(void)
+{
+    struct patient *patient = the_patient();
+    struct result result;
+
+    damage_header_newer(patient);
+    result = check_at(patient->location, true);
+    g_assert_cmpint(result.rc, ==, 0);
+    g_assert_cmpuint(result.outcomes[ARCHIP_REPAIRED], ==, 0);
+    g_assert_cmpuint(result.outcomes[ARCHIP_FAILED], ==, 0);
+    g_assert_cmpuint(result.summary.note_count, ==, 5);
+    result_clear(&result);
+    run("test ! -e %s/set-aside", patient->scratch);
+}
+
+/* Both volumes keep what they have. */
+static void test_layer_shared(void)
+{
+    struct patient *patient = the_patient();
+    g_autofree char *before = NULL, *after = NULL;
+    struct result result;
+
+    damage_layer_shared(patient);
+    before = tree_sum(patient->scratch);
+    result = check_at(patient->location, true);
+    g_assert_nonnull(strstr(result.codes->str, "layer-shared"));
+    result_clear(&result);
+    expect_content(patient, NULL);
+    g_assert_cmpstr(before, !=, "");
+    after = w_files_sum(patient);
+    g_assert_nonnull(after);
+}
+
+/* A name of which nothing is left: its volume gets another. */
+static void test_name_zeroed(void)
+{
+    struct patient *patient = the_patient();
+    struct result result;
+
+    damage_name_zeroed(patient);
+    result = check_at(patient->location, true);
+    g_assert_cmpint(result.rc, ==, 0);
+    g_assert_cmpstr(result.codes->str, ==, "name-damaged name-missing");
+    result_clear(&result);
+    expect(patient->location, false, "", 0);
+    expect_v(patient, "lost");
+}
+
+/* A missing object whose like lies beside: that isn't removed. */
+static void test_renamed(void)
+{
+    struct patient *patient = the_patient();
+
+    run("cd %s/blocks/%.2s/%s/000; mv 8 20", patient->scratch,
+        patient->v_layer, patient->v_layer);
+    struct result result = check_at(patient->location, true);
+    g_assert_nonnull(strstr(result.codes->str, "object-missing"));
+    g_assert_nonnull(strstr(result.codes->str, "object-orphan"));
+    result_clear(&result);
+    run("cd %s; mv set-aside/blocks%%%.2s%%%s%%000%%14 x 2>/dev/null || "
+        "mv set-aside/blocks%%%.2s%%%s%%000%%20 blocks/%.2s/%s/000/8",
+        patient->scratch, patient->v_layer, patient->v_layer,
+        patient->v_layer, patient->v_layer, patient->v_layer,
+        patient->v_layer);
+    expect(patient->location, false, "", 0);
+    expect_content(patient, "v");
+}
+
+/* --- Killed ------------------------------------------------------------- */
+
+static int child_write(const char *location)
+{
+    archip_volume *volume;
+    archip_store *store;
+    archip_queue *queue;
+
+    assert_ok(archip_store_open(location, 0, &store));
+    assert_ok(archip_volume_open(store, "v", ARCHIP_OPEN_WRITE, NULL,
+                                 &volume));
+    assert_ok(archip_queue_open(volume, 0, &queue));
+    for (unsigned i = 0; i < 5; i++) {
+        fixture_fill(queue, (20 + i) * OBJECT, 5000, (uint8_t)(i + 1));
+        assert_ok(archip_flush(queue));
+    }
+    fixture_fill(queue, 40 * OBJECT, 5000, 9);      /* in no journal */
+    printf("written\n");
+    fflush(stdout);
+    pause();
+    return 1;
+}
+
+static void write_and_kill(struct patient *patient)
+{
+    struct child child = child_start("write", patient->location, "v");
+    g_autofree char *line = child_line(&child);
+
+    g_assert_cmpstr(line, ==, "written");
+    child_end(&child, SIGKILL);
+}
+
+static void damage_journal(struct patient *patient)
+{
+    g_autofree char *pattern = g_strdup_printf("*/maps/*/%s/journal.*",
+                                               patient->v_id);
+    g_autofree char *file = NULL;
+
+    write_and_kill(patient);
+    file = scratch_find(patient->scratch, pattern);
+    flip(file, 4096 + 70);
+}
+
+/* After a crash there is nothing wrong but what is left over. */
+static void test_killed(void)
+{
+    struct patient *patient = the_patient();
+    g_autofree char *pattern = NULL, *file = NULL, *before = NULL,
+                    *after = NULL;
+    struct result result;
+
+    write_and_kill(patient);
+    pattern = g_strdup_printf("*/maps/*/%s/journal.*", patient->v_id);
+    file = scratch_find(patient->scratch, pattern);
+    flip(file, 4 * 4096 + 70);      /* the last: as torn */
+    before = tree_sum(patient->scratch);
+    result = check_at(patient->location, false);
+    g_assert_cmpint(result.rc, ==, 0);
+    g_assert_cmpstr(result.codes->str, ==, "object-orphan");
+    g_assert_cmpuint(result.summary.damage_count, ==, 0);
+    g_assert_cmpuint(result.summary.note_count, ==, 3);
+    result_clear(&result);
+    after = tree_sum(patient->scratch);
+    g_assert_cmpstr(before, ==, after);
+    result = check_at(patient->location, true);
+    g_assert_cmpuint(result.outcomes[ARCHIP_REPAIRED], ==, 5);
+    result_clear(&result);
+    result = check_at(patient->location, false);
+    g_assert_cmpuint(result.summary.note_count, ==, 0);
+    g_assert_cmpstr(result.codes->str, ==, "");
+    result_clear(&result);
+}
+
+/* --- A repair that ends anywhere ----------------------------------------- */
+
+static bool repair_with_fault(struct patient *patient, enum fault_op op,
+                              unsigned nth, bool late)
+{
+    g_autofree char *location = g_strdup_printf("fault::%s",
+                                                patient->location);
+    struct fault_rule rule = {.op = op, .nth = nth, .times = 1,
+                              .errno_value = EIO, .late = late, .stop = true};
+    struct result result;
+    archip_store *store;
+    bool fired;
+
+    assert_ok(archip_store_open(location, 0, &store));
+    fault_arm(store->store, &rule);
+    result = check_store(store, true);
+    fired = fault_fired(store->store) > 0;
+    if (result.rc < 0) {
+        g_assert_cmpuint(strlen(archip_error()), >, 8);
+    }
+    result_clear(&result);
+    archip_store_close(store);
+    return fired;
+}
+
+static void fault_loop(const struct damage *damage, enum fault_op op,
+                       unsigned step, bool late)
+{
+    struct patient *patient = shared;
+
+    for (unsigned nth = 1; nth < 400; nth += step) {
+        struct result result;
+
+        patient_heal(patient);
+        damage->inflict(patient);
+        if (!repair_with_fault(patient, op, nth, late)) {
+            return;
+        }
+        result = check_at(patient->location, true);
+        g_assert_cmpint(result.rc, ==, 0);
+        g_assert_cmpuint(result.outcomes[ARCHIP_FAILED], ==, 0);
+        result_clear(&result);
+        expect(patient->location, false,
+               damage->verdict == MENDED ? "" : damage->codes, ARCHIP_KEPT);
+        expect_v(patient, damage->v_name);
+    }
+    g_assert_not_reached();
+}
+
+static void test_interrupted(const void *opaque)
+{
+    static const enum fault_op ops[] = {
+        FAULT_PUT, FAULT_DROP, FAULT_WRITE, FAULT_SYNC, FAULT_REMOVE,
+        FAULT_REMOVE_ALL, FAULT_TRIM, FAULT_SET_ASIDE, FAULT_RESET_LOCK,
+        FAULT_LOCK};
+    const struct damage *damage = opaque;
+
+    the_patient();
+    for (unsigned i = 0; i < G_N_ELEMENTS(ops); i++) {
+        fault_loop(damage, ops[i], 1, false);
+        fault_loop(damage, ops[i], 1, true);
+    }
+    fault_loop(damage, FAULT_ANY, 11, false);
+}
+
+/* --- Beside writers ------------------------------------------------------- */
+
+#define LIVE_SECONDS 6
+
+/* Writes, discards, flushes; in the end what is there must be right. */
+static int child_live(const char *location)
+{
+    uint8_t bytes[64] = {0};
+    archip_volume *volume;
+    archip_store *store;
+    archip_queue *queue;
+    gint64 end = g_get_monotonic_time() + LIVE_SECONDS * G_USEC_PER_SEC;
+    uint64_t rounds = 0;
+
+    assert_ok(archip_store_open(location, 0, &store));
+    assert_ok(archip_volume_open(store, "v", ARCHIP_OPEN_WRITE, NULL,
+                                 &volume));
+    assert_ok(archip_queue_open(volume, 0, &queue));
+    for (unsigned i = 0; i < 64; i++) {
+        assert_ok(archip_discard(queue, i * OBJECT, OBJECT));
+    }
+    while (g_get_monotonic_time() < end) {
+        unsigned at = (unsigned)g_random_int_range(0, 64);
+
+        if (g_random_int_range(0, 3)) {
+            bytes[at] = (uint8_t)g_random_int_range(1, 255);
+            fixture_fill(queue, at * OBJECT, OBJECT, bytes[at]);
+        } else {
+            bytes[at] = 0;
+            assert_ok(archip_discard(queue, at * OBJECT, OBJECT));
+        }
+        if (g_random_int_range(0, 4) == 0) {
+            assert_ok(archip_flush(queue));
+        }
+        if (g_random_int_range(0, 60) == 0) {
+            assert_ok(volume_settle(volume, false, NULL));
+        }
+        rounds++;
+    }
+    for (unsigned i = 0; i < 64; i++) {
+        fixture_expect(queue, i * OBJECT, OBJECT, bytes[i]);
+    }
+    archip_queue_close(queue);
+    assert_ok(archip_volume_close(volume));
+    archip_store_close(store);
+    printf("%" PRIu64 "\n", rounds);
+    return 0;
+}
+
+/* Volumes come, are written to, and go. */
+static int child_life(const char *location)
+{
+    archip_create_options options = {.object_bytes = OBJECT};
+    gint64 end = g_get_monotonic_time() + LIVE_SECONDS * G_USEC_PER_SEC;
+    archip_store *store;
+    uint64_t rounds = 0;
+
+    assert_ok(archip_store_open(location, 0, &store));
+    while (g_get_monotonic_time() < end) {
+        archip_volume *volume;
+        archip_queue *queue;
+
+        assert_ok(archip_volume_create(store, "life", SIZE, &options));
+        for (unsigned i = 0; i < 3; i++) {
+            assert_ok(archip_volume_open(store, "life", ARCHIP_OPEN_WRITE,
+                                         NULL, &volume));
+            assert_ok(archip_queue_open(volume, 0, &queue));
+            fixture_fill(queue, i * OBJECT, 3 * OBJECT, 7);
+            if (i == 1) {
+                assert_ok(volume_freeze(volume));
+                fixture_fill(queue, 0, 4096, 9);
+            }
+            archip_queue_close(queue);
+            assert_ok(archip_volume_close(volume));
+        }
+        assert_ok(archip_volume_remove(store, "life"));
+        rounds++;
+    }
+    archip_store_close(store);
+    printf("%" PRIu64 "\n", rounds);
+    return 0;
+}
+
+static void test_live(void)
+{
+    struct patient *patient = the_patient();
+    struct child writer = child_start("live", patient->location, "v");
+    struct child life = child_start("life", patient->location, "v");
+    gint64 end = g_get_monotonic_time() +
+                 (LIVE_SECONDS - 1) * G_USEC_PER_SEC;
+    g_autofree char *written = NULL, *lived = NULL;
+    unsigned rounds = 0, busy = 0;
+
+    while (g_get_monotonic_time() < end) {
+        struct result result = check_at(patient->location, false);
+
+        g_assert_cmpint(result.rc, ==, 0);
+        g_assert_cmpstr(result.codes->str, ==, "");
+        g_assert_cmpuint(result.summary.note_count, ==, 0);
+        busy += result.summary.busy_count > 0;
+        result_clear(&result);
+        rounds++;
+    }
+    written = child_line(&writer);
+    lived = child_line(&life);
+    g_assert_cmpint(child_end(&writer, 0), ==, 0);
+    g_assert_cmpint(child_end(&life, 0), ==, 0);
+    g_assert_cmpuint(busy, >, 0);
+    g_test_message("%u checks, %s writes, %s lives", rounds, written, lived);
+    expect(patient->location, false, "", 0);
+}
+
+/* What is damaged beside the writer's work is found all the same, and a repair
+ * leaves the volume to its writer. */
+static void test_live_damage(void)
+{
+    struct patient *patient = the_patient();
+    struct child writer;
+    g_autofree char *line = NULL, *frozen = NULL;
+    struct result result;
+
+    frozen = block_file(patient, patient->w_layer, "3");
+    g_assert_cmpint(g_remove(frozen), ==, 0);
+    writer = child_start("hold", patient->location, "w");
+    line = child_line(&writer);
+    g_assert_cmpstr(line, ==, "held");
+    result = check_at(patient->location, true);
+    g_assert_cmpint(result.rc, ==, 0);
+    g_assert_cmpstr(result.codes->str, ==, "object-missing");
+    g_assert_cmpuint(result.outcomes[ARCHIP_KEPT], ==, 1);
+    g_assert_cmpuint(result.summary.busy_count, ==, 1);
+    result_clear(&result);
+    g_assert_cmpint(child_end(&writer, 0), ==, 0);
+}
+
+static int child_hold(const char *location)
+{
+    archip_volume *volume;
+    archip_store *store;
+    archip_queue *queue;
+    int byte;
+
+    assert_ok(archip_store_open(location, 0, &store));
+    assert_ok(archip_volume_open(store, "w", ARCHIP_OPEN_WRITE, NULL,
+                                 &volume));
+    assert_ok(archip_queue_open(volume, 0, &queue));
+    fixture_fill(queue, 30 * OBJECT, OBJECT, 1);
+    printf("held\n");
+    fflush(stdout);
+    while ((byte = getchar()) != EOF) {
+    }
+    archip_queue_close(queue);
+    assert_ok(archip_volume_close(volume));
+    archip_store_close(store);
+    return 0;
+}
+
+/* --- Anything ------------------------------------------------------------- */
+
+struct files {
+    GPtrArray *paths;
+};
+
+static void files_add(const char *file, void *opaque)
+{
+    if (!g_str_has_suffix(file, "/archipelago-store")) {
+        g_ptr_array_add(opaque, g_strdup(file));
+    }
+}
+
+static void hurt(GRand *rand, const char *file)
+{
+    g_autofree char *copy = NULL;
+    long size = 0;
+    FILE *stream = fopen(file, "r");
+
+    if (!stream) {
+        return;
+    }
+    fseek(stream, 0, SEEK_END);
+    size = ftell(stream);
+    fclose(stream);
+    switch (g_rand_int_range(rand, 0, 6)) {
+    case 0:
+    case 1:
+        if (size > 0) {
+            flip(file, g_rand_int_range(rand, 0, (gint32)size));
+        }
+        break;
+    case 2:
+        g_assert_cmpint(truncate(file, g_rand_int_range(
+                                           rand, 0, (gint32)size + 1)), ==, 0);
+        break;
+    case 3:
+        g_assert_cmpint(g_remove(file), ==, 0);
+        break;
+    case 4:
+        copy = g_strdup_printf("%s%d", file, g_rand_int_range(rand, 0, 9));
+        run("cp %s %s", file, copy);
+        break;
+    default:
+        g_assert_cmpint(truncate(file, size + 70000), ==, 0);
+    }
+}
+
+static void test_random(void)
+{
+    const char *given = g_getenv("SEED");
+    uint32_t seed = given ? (uint32_t)atoi(given)
+                          : (uint32_t)g_test_rand_int();
+    unsigned rounds = g_test_slow() ? 400 : 60;
+    GRand *rand = g_rand_new_with_seed(seed);
+    struct patient *patient = the_patient();
+
+    g_test_message("SEED=%u", seed);
+    for (unsigned round = 0; round < rounds; round++) {
+        g_autoptr(GPtrArray) paths = g_ptr_array_new_with_free_func(g_free);
+        bool w_hurt = false;
+        g_autofree char *sum = NULL;
+        struct result result;
+        archip_store *store;
+
+        patient_heal(patient);
+        if (g_rand_int_range(rand, 0, 4) == 0) {
+            write_and_kill(patient);
+        }
+        scratch_each(patient->scratch, files_add, paths);
+        for (int hits = g_rand_int_range(rand, 1, 4); hits > 0; hits--) {
+            guint at = (guint)g_rand_int_range(rand, 0, (gint32)paths->len);
+            const char *file = paths->pdata[at];
+
+            w_hurt |= strstr(file, patient->w_id) ||
+                      strstr(file, patient->w_layer) ||
+                      strstr(file, "names/w");
+            hurt(rand, file);
+        }
+        for (unsigned i = 0; i < 2; i++) {
+            result = check_at(patient->location, i > 0);
+            g_assert_true(result.rc == 0 || result.rc == -EIO);
+            result_clear(&result);
+        }
+        assert_ok(archip_store_open(patient->location, 0, &store));
+        sum = content_sum(store, "w");
+        if (!w_hurt && g_strcmp0(sum, patient->w_sum)) {
+            g_error("seed %u, round %u: the other volume suffered", seed,
+                    round);
+        }
+        g_free(content_sum(store, "v"));
+        archip_store_close(store);
+        /* What one repair did needs no other. */
+        result = check_at(patient->location, true);
+        g_assert_cmpuint(result.outcomes[ARCHIP_REPAIRED], ==, 0);
+        result_clear(&result);
+    }
+    g_rand_free(rand);
+}
+
+/* --- Other stores, other calls -------------------------------------------- */
+
+static void test_stores(const void *kind)
+{
+    struct fixture fixture;
+    archip_volume *volume;
+    archip_queue *queue;
+    struct id128 layer;
+    struct result result;
+    struct store_request request = {.op = STORE_REMOVE};
+    struct store_queue *store_queue;
+
+    fixture_begin(&fixture, kind);
+    fixture_create(&fixture, "v", SIZE, OBJECT);
+    queue = fixture_open_queue(&fixture, "v", ARCHIP_OPEN_WRITE, &volume);
+    fixture_fill(queue, 0, 3 * OBJECT, 5);
+    layer = volume->map->header.current_layer_id;
+    fixture_close(volume, queue);
+    result = check_store(fixture.store, false);
+    g_assert_cmpint(result.rc, ==, 0);
+    g_assert_cmpstr(result.codes->str, ==, "");
+    g_assert_cmpuint(result.summary.object_count, ==, 3);
+    g_assert_cmpuint(result.summary.volume_count, ==, 1);
+    result_clear(&result);
+    assert_ok(store_queue_open(fixture.store->store, 0, &store_queue, NULL));
+    request.object = (struct store_object){STORE_BLOCK, layer, 1};
+    assert_ok(store_run(store_queue, &request));
+    store_queue_close(store_queue);
+    result = check_store(fixture.store, true);
+    g_assert_cmpstr(result.codes->str, ==, "object-missing");
+    result_clear(&result);
+    fixture_end(&fixture);
+}
+
+static int stop_at_once(const archip_finding *finding, void *opaque)
+{
+    ++*(unsigned *)opaque;
+    return 42;
+}
+
+static void test_arguments(void)
+{
+    struct patient *patient = the_patient();
+    const char *const none[] = {"nobody", NULL}, *const one[] = {"w", NULL};
+    const char *const bad[] = {"/", NULL};
+    unsigned count = 0;
+    archip_check_options options = {.flags = 8};
+    archip_check_summary summary;
+    archip_store *store;
+
+    damage_object_removed(patient);
+    damage_stray(patient);
+    assert_ok(archip_store_open(patient->location, 0, &store));
+    assert_fails(archip_check(store, &options, NULL), EINVAL, "flags");
+    options = (archip_check_options){.volumes = bad};
+    assert_fails(archip_check(store, &options, NULL), EINVAL, "name");
+    options.volumes = none;
+    assert_fails(archip_check(store, &options, NULL), ENOENT, "nobody");
+    options.volumes = one;
+    assert_ok(archip_check(store, &options, &summary));
+    g_assert_cmpuint(summary.volume_count, ==, 1);
+    g_assert_cmpuint(summary.damage_count + summary.leak_count, ==, 0);
+    options = (archip_check_options){.finding = stop_at_once,
+                                     .opaque = &count};
+    g_assert_cmpint(archip_check(store, &options, NULL), ==, 42);
+    g_assert_cmpuint(count, ==, 1);
+    archip_store_close(store);
+}
+
+static void add_damages(void)
+{
+    for (unsigned i = 0; i < G_N_ELEMENTS(damages); i++) {
+        g_autofree char *path = g_strdup_printf("/check/damage/%s",
+                                                damages[i].name);
+        g_autofree char *loop = g_strdup_printf("/check/interrupted/%s",
+                                                damages[i].name);
+
+        g_test_add_data_func(path, &damages[i], test_damage);
+        if (damages[i].verdict == MENDED) {
+            g_test_add_data_func(loop, &damages[i], test_interrupted);
+        }
+    }
+}
+
+int main(int argc, char **argv)
+{
+    int rc;
+
+    if (argc == 5 && !strcmp(argv[1], "child")) {
+        return !strcmp(argv[2], "write")  ? child_write(argv[3])
+               : !strcmp(argv[2], "live") ? child_live(argv[3])
+               : !strcmp(argv[2], "life") ? child_life(argv[3])
+                                          : child_hold(argv[3]);
+    }
+    g_test_init(&argc, &argv, NULL);
+    add_damages();
+    g_test_add_func("/check/header-removed", test_header_removed);
+    g_test_add_func("/check/unreadable-keeps", test_unreadable_keeps);
+    g_test_add_func("/check/newer", test_newer);
+    g_test_add_func("/check/layer-shared", test_layer_shared);
+    g_test_add_func("/check/name-zeroed", test_name_zeroed);
+    g_test_add_func("/check/renamed", test_renamed);
+    g_test_add_func("/check/killed", test_killed);
+    g_test_add_func("/check/live", test_live);
+    g_test_add_func("/check/live-damage", test_live_damage);
+    g_test_add_func("/check/random", test_random);
+    g_test_add_func("/check/arguments", test_arguments);
+    fixture_add("/check/stores", test_stores);
+    rc = g_test_run();
+    if (shared) {
+        patient_end(shared);
+        g_free(shared);
+    }
+    return rc;
+}
