@@ -299,6 +299,52 @@ typedef struct archip_check_options {
 int archip_check(archip_store *store, const archip_check_options *options,
                  archip_check_summary *summary);
 
+/* --- Metadata in a file ------------------------------------------------------ */
+
+typedef struct archip_metadata_volume {
+    const char *name;
+    const char *id;           /* 32 hex digits, or NULL */
+    const char *error;        /* NULL: done; else why it was left out */
+    uint64_t page_count;      /* of its map */
+    uint64_t missing_count;   /* import: objects that the map names and that
+                                 aren't there */
+    uint64_t newer_count;     /* import: objects in its current layer that the
+                                 map doesn't name, written since the export */
+    uint64_t reserved[8];
+} archip_metadata_volume;
+
+/*
+ * Write headers and maps of all volumes, or of those named (NULL at the end),
+ * to `fd`, from where it stands.  Volumes may be in use: each is of one moment,
+ * with all that it had flushed by then.  The same metadata makes the same bytes.
+ * `each` (may be NULL) is called for each volume; non-zero ends it and is
+ * returned.  A volume that can't be read is left out, and its -errno is returned
+ * in the end.
+ */
+int archip_metadata_export(archip_store *store, int fd,
+                           const char *const *volumes,
+                           int (*each)(const archip_metadata_volume *volume,
+                                       void *opaque),
+                           void *opaque);
+
+#define ARCHIP_IMPORT_OVERWRITE 0x1u /* also volumes that are there: what they
+                                        have is set aside */
+#define ARCHIP_IMPORT_FORCE 0x2u     /* also with objects missing */
+#define ARCHIP_IMPORT_DRY_RUN 0x4u   /* only look */
+
+/*
+ * Bring back volumes out of such a file, which `fd` must be able to seek in.
+ * All of it is read and checked before anything is done.  A volume that is there
+ * (-EEXIST), is in use (-EBUSY) or lacks objects (-ENODATA) is left out; the
+ * first such -errno is returned when all others were done.  docs/FORMAT.md says
+ * what state a volume comes back to.
+ */
+int archip_metadata_import(archip_store *store, int fd,
+                           const char *const *volumes, unsigned flags,
+                           int (*each)(const archip_metadata_volume *volume,
+                                       void *opaque),
+                           void *opaque);
+
 /* --- Queues: asynchronous requests --------------------------------------- */
 
 /* Requests may be carried out inside archip_submit(): fastest where the caller

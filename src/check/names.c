@@ -68,6 +68,27 @@ static int intent_mend(struct check *check, const struct id128 *id,
     return rc;
 }
 
+/* Who removes a volume holds its lock to the end, but the lock's file goes
+ * before the intent does: where there is none it may still be at it. */
+static bool intent_is_dead(struct check *check, const struct id128 *id)
+{
+    for (int tries = 100; tries; tries--) {
+        g_autoptr(GBytes) value = NULL;
+        struct store_owner holder = { 0 };
+        bool held = false;
+
+        check->store->driver->holder(check->store, id, &holder, &held, NULL);
+        if (held || intent_value(check, id, &value) == -ENOENT) {
+            return false;
+        }
+        if (holder.token && !is_held(check, id)) {
+            return true;
+        }
+        g_usleep(PAUSE_US);
+    }
+    return true;
+}
+
 static void check_intent(struct check *check, const struct id128 *id)
 {
     g_autoptr(GBytes) value = NULL;
@@ -76,9 +97,10 @@ static void check_intent(struct check *check, const struct id128 *id)
     struct id128 intended, layer;
     char id_text[ID128_TEXT_BYTES];
     bool readable, stays = false;
-    int rc = is_held(check, id) ? -EBUSY : intent_value(check, id, &value);
+    int rc = intent_is_dead(check, id) ? intent_value(check, id, &value)
+                                       : -ENOENT;
 
-    if (rc == -EBUSY || rc == -ENOENT || is_held(check, id)) {
+    if (rc == -ENOENT) {
         return;                 /* under way, or done */
     }
     readable = rc == 0 &&

@@ -56,7 +56,8 @@ struct command {
 
 extern const struct command command_create, command_list, command_info,
     command_map, command_du, command_resize, command_remove, command_import,
-    command_export, command_status, command_check;
+    command_export, command_status, command_check,
+    command_metadata;
 
 /* One run of a subcommand. */
 struct cli {

@@ -18,13 +18,14 @@ _archipelago_options()
                 "--existing --detect-zeroes --no-detect-zeroes --quiet"
             ;;
         check) echo "$all --json --repair --dry-run --quiet" ;;
+        metadata) echo "$all --json --force --overwrite --dry-run" ;;
         export) echo "$all --json --format --force --detect-zeroes --quiet" ;;
         "") echo "--help --version" ;;
     esac
 }
 
 _archipelago_commands="create list info map du resize remove import export \
-status check"
+status check metadata"
 
 # Names of volumes in the store named on the line, else in the default one.
 _archipelago_volumes()
@@ -69,7 +70,10 @@ _archipelago_argument()
             mapfile -t COMPREPLY < <(compgen -W "$(_archipelago_volumes)" \
                 -- "$current")
             ;;
-        import:0 | export:1)
+        metadata:0)
+            mapfile -t COMPREPLY < <(compgen -W "export import" -- "$current")
+            ;;
+        import:0 | export:1 | metadata:1)
             compopt -o filenames 2> /dev/null
             mapfile -t COMPREPLY < <(compgen -f -- "$current")
             ;;
