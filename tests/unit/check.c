@@ -5,7 +5,7 @@
  * it, the next check is clean, and no volume lost a byte; a repair that ends at
  * any operation can be begun again.  Beside writers nothing is found.
  */
-#include "fixture.h"
+#include "patient.h"
 
 #include "store/fault.h"
 #include "volume/volume.h"
@@ -16,205 +16,6 @@
 #include <stdio.h>
 #include <sys/file.h>
 #include <unistd.h>
-
-#define SIZE (4 * MIB)
-#define OBJECT 65536u
-
-/* --- A store to damage --------------------------------------------------- */
-
-struct patient {
-    char *pristine, *scratch;   /* directories: whole, and to be damaged */
-    char *location;
-    char *v_id, *v_layer, *v_frozen, *w_id, *w_layer;
-    char *v_sum, *w_sum;        /* of what can be read */
-};
-
-/* Objects 0 to 4 whole, frozen, partly written over; 8 and 9 whole. */
-static void write_v(archip_store *store)
-{
-    archip_create_options options = {.object_bytes = OBJECT};
-    archip_volume *volume;
-    archip_queue *queue;
-
-    assert_ok(archip_volume_create(store, "v", SIZE, &options));
-    assert_ok(archip_volume_open(store, "v", ARCHIP_OPEN_WRITE, NULL,
-                                 &volume));
-    assert_ok(archip_queue_open(volume, 0, &queue));
-    for (unsigned i = 0; i < 5; i++) {
-        fixture_fill(queue, i * OBJECT, OBJECT, (uint8_t)(i + 1));
-    }
-    assert_ok(volume_freeze(volume));
-    fixture_fill(queue, 0, 4096, 11);
-    fixture_fill(queue, OBJECT + 8192, 4096, 12);
-    fixture_fill(queue, 8 * OBJECT, 2 * OBJECT, 13);
-    archip_queue_close(queue);
-    assert_ok(archip_volume_close(volume));
-}
-
-static void write_w(archip_store *store)
-{
-    archip_create_options options = {.object_bytes = OBJECT};
-    archip_volume *volume;
-    archip_queue *queue;
-
-    assert_ok(archip_volume_create(store, "w", SIZE, &options));
-    assert_ok(archip_volume_open(store, "w", ARCHIP_OPEN_WRITE, NULL,
-                                 &volume));
-    assert_ok(archip_queue_open(volume, 0, &queue));
-    for (unsigned i = 0; i < 6; i++) {
-        fixture_fill(queue, i * OBJECT, 20000, (uint8_t)(i + 21));
-    }
-    archip_queue_close(queue);
-    assert_ok(archip_volume_close(volume));
-}
-
-static char *id_at(const char *file, size_t offset)
-{
-    g_autoptr(GString) id = g_string_new(NULL);
-    g_autofree char *bytes = NULL;
-    gsize length;
-
-    g_assert_true(g_file_get_contents(file, &bytes, &length, NULL));
-    g_assert_cmpuint(length, >=, offset + 16);
-    for (size_t i = offset; i < offset + 16; i++) {
-        g_string_append_printf(id, "%02x", (uint8_t)bytes[i]);
-    }
-    return g_strdup(id->str);
-}
-
-/* Everything in the volume; NULL: it can't be opened or read. */
-static char *content_sum(archip_store *store, const char *name)
-{
-    g_autofree uint8_t *bytes = g_malloc(SIZE);
-    archip_volume *volume;
-    archip_queue *queue;
-    int rc;
-
-    if (archip_volume_open(store, name, 0, NULL, &volume) < 0) {
-        g_assert_cmpuint(strlen(archip_error()), >, 8);
-        return NULL;
-    }
-    assert_ok(archip_queue_open(volume, 0, &queue));
-    rc = archip_volume_size(volume) == SIZE
-             ? archip_read(queue, bytes, SIZE, 0)
-             : -ERANGE;
-    archip_queue_close(queue);
-    archip_volume_close(volume);
-    return rc < 0 ? NULL
-                  : g_compute_checksum_for_data(G_CHECKSUM_SHA256, bytes,
-                                                SIZE);
-}
-
-static void run(const char *format, ...) G_GNUC_PRINTF(1, 2);
-
-static void run(const char *format, ...)
-{
-    g_autofree char *command = NULL;
-    const char *argv[] = {"/bin/sh", "-ec", NULL, NULL};
-    int status = 0;
-    va_list args;
-
-    va_start(args, format);
-    command = g_strdup_vprintf(format, args);
-    va_end(args);
-    argv[2] = command;
-    g_assert_true(g_spawn_sync(NULL, (char **)argv, NULL, 0, NULL, NULL, NULL,
-                               NULL, &status, NULL));
-    if (status) {
-        g_error("failed: %s", command);
-    }
-}
-
-static void patient_heal(struct patient *patient)
-{
-    scratch_remove(patient->scratch);
-    run("cp -a --sparse=always %s %s", patient->pristine, patient->scratch);
-}
-
-static void patient_ids(struct patient *patient)
-{
-    g_autofree char *v = g_build_filename(patient->pristine, "names/v", NULL);
-    g_autofree char *w = g_build_filename(patient->pristine, "names/w", NULL);
-    g_autofree char *v_header = NULL, *w_header = NULL, *blocks = NULL;
-    g_autofree char *pattern = NULL;
-    char *slash;
-
-    patient->v_id = id_at(v, 16);
-    patient->w_id = id_at(w, 16);
-    v_header = g_strdup_printf("%s/maps/%.2s/%s/header", patient->pristine,
-                               patient->v_id, patient->v_id);
-    w_header = g_strdup_printf("%s/maps/%.2s/%s/header", patient->pristine,
-                               patient->w_id, patient->w_id);
-    patient->v_layer = id_at(v_header, 128);
-    patient->w_layer = id_at(w_header, 128);
-    /* The frozen layer is the one with an object 4. */
-    pattern = g_strdup("*/blocks/*/000/4");
-    for (unsigned tries = 0; !patient->v_frozen && tries < 2; tries++) {
-        blocks = scratch_find(patient->pristine, pattern);
-        if (strstr(blocks, patient->w_layer)) {
-            g_autofree char *hidden = g_strconcat(blocks, ".x", NULL);
-
-            g_rename(blocks, hidden);
-            g_free(blocks);
-            blocks = scratch_find(patient->pristine, pattern);
-            g_autofree char *shown = g_strndup(hidden, strlen(hidden) - 2);
-            g_rename(hidden, shown);
-        }
-        slash = strstr(blocks, "/000/4");
-        patient->v_frozen = g_strndup(slash - 32, 32);
-    }
-}
-
-static void patient_begin(struct patient *patient)
-{
-    g_autofree char *location = NULL;
-    archip_store *store;
-
-    *patient = (struct patient){.pristine = scratch_new(),
-                                .scratch = scratch_new()};
-    patient->location = g_strdup_printf("dir:%s?io=buffered",
-                                        patient->scratch);
-    location = g_strdup_printf("dir:%s?io=buffered", patient->pristine);
-    assert_ok(archip_store_open(location, ARCHIP_STORE_CREATE, &store));
-    write_v(store);
-    write_w(store);
-    patient->v_sum = content_sum(store, "v");
-    patient->w_sum = content_sum(store, "w");
-    archip_store_close(store);
-    patient_ids(patient);
-    patient_heal(patient);
-}
-
-static void patient_end(struct patient *patient)
-{
-    scratch_remove(patient->pristine);
-    scratch_remove(patient->scratch);
-    g_free(patient->pristine);
-    g_free(patient->scratch);
-    g_free(patient->location);
-    g_free(patient->v_id);
-    g_free(patient->v_layer);
-    g_free(patient->v_frozen);
-    g_free(patient->w_id);
-    g_free(patient->w_layer);
-    g_free(patient->v_sum);
-    g_free(patient->w_sum);
-}
-
-/* Sum over all files, locks too. */
-static char *tree_sum(const char *path)
-{
-    g_autofree char *command =
-        g_strdup_printf("cd %s && find . -printf '%%p %%y %%s\\n' | sort | "
-                        "sha256sum; cd %s && find . -type f | sort | xargs -d "
-                        "'\\n' sha256sum | sha256sum", path, path);
-    const char *argv[] = {"/bin/sh", "-ec", command, NULL};
-    char *out = NULL;
-
-    g_assert_true(g_spawn_sync(NULL, (char **)argv, NULL, 0, NULL, NULL, &out,
-                               NULL, NULL, NULL));
-    return out;
-}
 
 /* --- Checking ------------------------------------------------------------ */
 
@@ -295,58 +96,7 @@ static void expect(const char *location, bool repair, const char *codes,
     result_clear(&result);
 }
 
-static void expect_content(struct patient *patient, const char *v_name)
-{
-    g_autofree char *v = NULL, *w = NULL;
-    archip_store *store;
-
-    assert_ok(archip_store_open(patient->location, 0, &store));
-    w = content_sum(store, "w");
-    g_assert_cmpstr(w, ==, patient->w_sum);
-    if (v_name) {
-        v = content_sum(store, v_name);
-        g_assert_cmpstr(v, ==, patient->v_sum);
-    }
-    archip_store_close(store);
-}
-
 /* --- Damages ------------------------------------------------------------- */
-
-static char *v_file(struct patient *patient, const char *end)
-{
-    return g_strdup_printf("%s/maps/%.2s/%s/%s", patient->scratch,
-                           patient->v_id, patient->v_id, end);
-}
-
-static char *block_file(struct patient *patient, const char *layer,
-                        const char *end)
-{
-    return g_strdup_printf("%s/blocks/%.2s/%s/000/%s", patient->scratch,
-                           layer, layer, end);
-}
-
-static char *page_file(struct patient *patient, const char *layer)
-{
-    g_autofree char *pattern = g_strdup_printf("*/maps/%.2s/%s/pages/*",
-                                               layer, layer);
-    char *file = scratch_find(patient->scratch, pattern);
-
-    g_assert_nonnull(file);
-    return file;
-}
-
-static void flip(const char *file, long at)
-{
-    FILE *stream = fopen(file, "r+");
-    int byte;
-
-    g_assert_nonnull(stream);
-    fseek(stream, at, SEEK_SET);
-    byte = fgetc(stream);
-    fseek(stream, at, SEEK_SET);
-    fputc(byte ^ 0x20, stream);
-    fclose(stream);
-}
 
 static uint32_t crc32c_of(const uint8_t *bytes, size_t length)
 {
@@ -364,7 +114,7 @@ static uint32_t crc32c_of(const uint8_t *bytes, size_t length)
 /* Put a big-endian number into a header and set its CRC. */
 static void header_set(struct patient *patient, size_t at, uint64_t value)
 {
-    g_autofree char *file = v_file(patient, "header");
+    g_autofree char *file = patient_v_file(patient, "header");
     g_autofree char *bytes = NULL;
     uint32_t crc = 0;
     FILE *stream;
@@ -383,7 +133,7 @@ static void header_set(struct patient *patient, size_t at, uint64_t value)
 
 static uint64_t header_get(struct patient *patient, size_t at)
 {
-    g_autofree char *file = v_file(patient, "header");
+    g_autofree char *file = patient_v_file(patient, "header");
     g_autofree char *bytes = NULL;
     uint64_t value;
     gsize length;
@@ -395,65 +145,65 @@ static uint64_t header_get(struct patient *patient, size_t at)
 
 static void damage_stray(struct patient *patient)
 {
-    run("cd %s; touch junk names/-x intents/zz maps/ff0; mkdir blocks/xyz; "
+    patient_run("cd %s; touch junk names/-x intents/zz maps/ff0; mkdir blocks/xyz; "
         "touch blocks/xyz/y; ln -s / maps/lnk; mkdir -p names/d",
         patient->scratch);
 }
 
 static void damage_wrong_place(struct patient *patient)
 {
-    run("cd %s/blocks/%.2s/%s; mkdir 001; cp 000/8 001/8; cp 000/8 000/08; "
+    patient_run("cd %s/blocks/%.2s/%s; mkdir 001; cp 000/8 001/8; cp 000/8 000/08; "
         "cp 000/8 000/8.bak; mkdir 000/ff; ln -s 8 000/7",
         patient->scratch, patient->v_layer, patient->v_layer);
 }
 
 static void damage_litter(struct patient *patient)
 {
-    run("cd %s; echo x > names/.new-1; echo y > maps/%.2s/%s/.new-2; "
+    patient_run("cd %s; echo x > names/.new-1; echo y > maps/%.2s/%s/.new-2; "
         "echo z > .new-3", patient->scratch, patient->v_id, patient->v_id);
 }
 
 static void damage_name_removed(struct patient *patient)
 {
-    run("rm %s/names/v", patient->scratch);
+    patient_run("rm %s/names/v", patient->scratch);
 }
 
 static void damage_name_flipped(struct patient *patient)
 {
     g_autofree char *file = g_build_filename(patient->scratch, "names/v", NULL);
 
-    flip(file, 40);
+    patient_flip(file, 40);
 }
 
 static void damage_name_zeroed(struct patient *patient)
 {
-    run(": > %s/names/v", patient->scratch);
+    patient_run(": > %s/names/v", patient->scratch);
 }
 
 static void damage_name_copied(struct patient *patient)
 {
-    run("cp %s/names/v %s/names/z", patient->scratch, patient->scratch);
+    patient_run("cp %s/names/v %s/names/z", patient->scratch, patient->scratch);
 }
 
 static void damage_header_removed(struct patient *patient)
 {
-    g_autofree char *file = v_file(patient, "header");
+    g_autofree char *file = patient_v_file(patient, "header");
 
     g_assert_cmpint(g_remove(file), ==, 0);
 }
 
 static void damage_header_flipped(struct patient *patient)
 {
-    g_autofree char *file = v_file(patient, "header");
+    g_autofree char *file = patient_v_file(patient, "header");
 
-    flip(file, 100);
+    patient_flip(file, 100);
 }
 
 static void damage_header_swapped(struct patient *patient)
 {
-    g_autofree char *file = v_file(patient, "header");
+    g_autofree char *file = patient_v_file(patient, "header");
 
-    run("cp %s/maps/%.2s/%s/header %s", patient->scratch, patient->w_id,
+    patient_run("cp %s/maps/%.2s/%s/header %s", patient->scratch, patient->w_id,
         patient->w_id, file);
 }
 
@@ -474,91 +224,91 @@ static void damage_header_next_page(struct patient *patient)
 
 static void damage_page_removed(struct patient *patient)
 {
-    g_autofree char *file = page_file(patient, patient->v_layer);
+    g_autofree char *file = patient_page_file(patient, patient->v_layer);
 
     g_assert_cmpint(g_remove(file), ==, 0);
 }
 
 static void damage_page_flipped(struct patient *patient)
 {
-    g_autofree char *file = page_file(patient, patient->v_layer);
+    g_autofree char *file = patient_page_file(patient, patient->v_layer);
 
-    flip(file, 300);
+    patient_flip(file, 300);
 }
 
 static void damage_page_cut(struct patient *patient)
 {
-    g_autofree char *file = page_file(patient, patient->v_layer);
+    g_autofree char *file = patient_page_file(patient, patient->v_layer);
 
     g_assert_cmpint(truncate(file, 100), ==, 0);
 }
 
 static void damage_page_orphan(struct patient *patient)
 {
-    g_autofree char *file = page_file(patient, patient->v_layer);
+    g_autofree char *file = patient_page_file(patient, patient->v_layer);
 
-    run("cp %s $(dirname %s)/3e7", file, file);
+    patient_run("cp %s $(dirname %s)/3e7", file, file);
 }
 
 static void damage_object_removed(struct patient *patient)
 {
-    g_autofree char *file = block_file(patient, patient->v_layer, "8");
+    g_autofree char *file = patient_block_file(patient, patient->v_layer, "8");
 
     g_assert_cmpint(g_remove(file), ==, 0);
 }
 
 static void damage_base_removed(struct patient *patient)
 {
-    g_autofree char *file = block_file(patient, patient->v_frozen, "1");
+    g_autofree char *file = patient_block_file(patient, patient->v_frozen, "1");
 
     g_assert_cmpint(g_remove(file), ==, 0);
 }
 
 static void damage_object_longer(struct patient *patient)
 {
-    g_autofree char *file = block_file(patient, patient->v_layer, "8");
+    g_autofree char *file = patient_block_file(patient, patient->v_layer, "8");
 
     g_assert_cmpint(truncate(file, 3 * OBJECT), ==, 0);
 }
 
 static void damage_object_cut(struct patient *patient)
 {
-    g_autofree char *file = block_file(patient, patient->v_layer, "8");
+    g_autofree char *file = patient_block_file(patient, patient->v_layer, "8");
 
     g_assert_cmpint(truncate(file, 5000), ==, 0);
 }
 
 static void damage_object_orphan(struct patient *patient)
 {
-    g_autofree char *file = block_file(patient, patient->v_layer, "8");
+    g_autofree char *file = patient_block_file(patient, patient->v_layer, "8");
 
-    run("cd $(dirname %s); cp 8 20; cp 8 21; cp 8 30", file);
+    patient_run("cd $(dirname %s); cp 8 20; cp 8 21; cp 8 30", file);
 }
 
 static void damage_layer_unclaimed(struct patient *patient)
 {
-    run("cd %s/blocks; mkdir -p 12; cp -a %.2s/%s "
+    patient_run("cd %s/blocks; mkdir -p 12; cp -a %.2s/%s "
         "12/12345678123456781234567812345678", patient->scratch,
         patient->v_layer, patient->v_layer);
 }
 
 static void damage_map_unclaimed(struct patient *patient)
 {
-    run("cd %s/maps; mkdir -p 12; cp -a %.2s/%s "
+    patient_run("cd %s/maps; mkdir -p 12; cp -a %.2s/%s "
         "12/12345678123456781234567812345678", patient->scratch,
         patient->v_layer, patient->v_layer);
 }
 
 static void damage_lock_unclaimed(struct patient *patient)
 {
-    run("cd %s/maps; mkdir -p 12/12345678123456781234567812345678; "
+    patient_run("cd %s/maps; mkdir -p 12/12345678123456781234567812345678; "
         "cp %.2s/%s/lock 12/12345678123456781234567812345678/",
         patient->scratch, patient->v_id, patient->v_id);
 }
 
 static void damage_layer_shared(struct patient *patient)
 {
-    g_autofree char *file = v_file(patient, "header");
+    g_autofree char *file = patient_v_file(patient, "header");
     g_autofree char *bytes = NULL, *other = NULL;
     gsize length;
 
@@ -583,16 +333,16 @@ static void damage_layer_dangling(struct patient *patient)
 
 static void damage_lock(struct patient *patient)
 {
-    g_autofree char *file = v_file(patient, "lock");
+    g_autofree char *file = patient_v_file(patient, "lock");
 
-    run("head -c 1024 /dev/urandom > %s", file);
+    patient_run("head -c 1024 /dev/urandom > %s", file);
 }
 
 static void damage_journal_stale(struct patient *patient)
 {
-    g_autofree char *file = v_file(patient, "journal.0000000000000001");
+    g_autofree char *file = patient_v_file(patient, "journal.0000000000000001");
 
-    run("head -c 4096 /dev/zero > %s", file);
+    patient_run("head -c 4096 /dev/zero > %s", file);
 }
 
 /* Five flushes, killed, then the second record is damaged. */
@@ -630,7 +380,7 @@ static void damage_create_begun(struct patient *patient)
     assert_ok(archip_store_open(patient->location, 0, &store));
     assert_ok(archip_volume_create(store, "n", SIZE, &options));
     archip_store_close(store);
-    id = id_at(file, 16);
+    id = patient_id_at(file, 16);
     g_assert_cmpint(g_remove(file), ==, 0);
     intent_write(patient, id, "n");
 }
@@ -690,19 +440,7 @@ static void expect_v(struct patient *patient, const char *v_name)
 {
     g_autofree char *lost = g_strdup_printf("lost-%.12s", patient->v_id);
 
-    expect_content(patient, g_strcmp0(v_name, "lost") ? v_name : lost);
-}
-
-static struct patient *shared;
-
-static struct patient *the_patient(void)
-{
-    if (!shared) {
-        shared = g_new0(struct patient, 1);
-        patient_begin(shared);
-    }
-    patient_heal(shared);
-    return shared;
+    patient_expect(patient, g_strcmp0(v_name, "lost") ? v_name : lost);
 }
 
 /* --- Each damage: found, left alone, mended ------------------------------ */
@@ -724,16 +462,16 @@ static char *w_files_sum(struct patient *patient)
 static void test_damage(const void *opaque)
 {
     const struct damage *damage = opaque;
-    struct patient *patient = the_patient();
+    struct patient *patient = patient_shared();
     bool mended = damage->verdict == MENDED;
     g_autofree char *before = NULL, *after = NULL, *w = NULL, *w_after = NULL;
 
     damage->inflict(patient);
-    before = tree_sum(patient->scratch);
+    before = patient_tree_sum(patient->scratch);
     w = w_files_sum(patient);
     expect(patient->location, false, damage->codes,
            mended ? ARCHIP_FOUND : ARCHIP_KEPT);
-    after = tree_sum(patient->scratch);
+    after = patient_tree_sum(patient->scratch);
     g_assert_cmpstr(before, ==, after);
     expect(patient->location, true, damage->codes,
            mended ? ARCHIP_REPAIRED : ARCHIP_KEPT);
@@ -747,7 +485,7 @@ static void test_damage(const void *opaque)
 /* A header that is gone takes its name with it; what it had is set aside. */
 static void test_header_removed(void)
 {
-    struct patient *patient = the_patient();
+    struct patient *patient = patient_shared();
     struct result result;
 
     damage_header_removed(patient);
@@ -759,8 +497,8 @@ static void test_header_removed(void)
     g_assert_cmpuint(result.outcomes[ARCHIP_FAILED], ==, 0);
     result_clear(&result);
     expect(patient->location, false, "", 0);
-    expect_content(patient, NULL);
-    run("cd %s/set-aside; test -e names%%v; test -e blocks%%%.2s%%%s/000/8; "
+    patient_expect(patient, NULL);
+    patient_run("cd %s/set-aside; test -e names%%v; test -e blocks%%%.2s%%%s/000/8; "
         "test -e blocks%%%.2s%%%s/000/4", patient->scratch, patient->v_layer,
         patient->v_layer, patient->v_frozen, patient->v_frozen);
 }
@@ -768,20 +506,20 @@ static void test_header_removed(void)
 /* While a header can't be read, nothing that could be its is touched. */
 static void test_unreadable_keeps(void)
 {
-    struct patient *patient = the_patient();
+    struct patient *patient = patient_shared();
 
     damage_header_flipped(patient);
     damage_layer_unclaimed(patient);
     damage_map_unclaimed(patient);
     expect(patient->location, true, "header-damaged", ARCHIP_KEPT);
-    run("cd %s; test ! -e set-aside; test -e blocks/%.2s/%s/000/8; "
+    patient_run("cd %s; test ! -e set-aside; test -e blocks/%.2s/%s/000/8; "
         "test -e blocks/12/12345678123456781234567812345678/000/8",
         patient->scratch, patient->v_layer, patient->v_layer);
 }
 
 static void test_newer(void)
 {
-    struct patient *patient = the_patient();
+    struct patient *patient = patient_shared();
     struct result result;
 
     damage_header_newer(patient);
@@ -791,22 +529,22 @@ static void test_newer(void)
     g_assert_cmpuint(result.outcomes[ARCHIP_FAILED], ==, 0);
     g_assert_cmpuint(result.summary.note_count, ==, 5);
     result_clear(&result);
-    run("test ! -e %s/set-aside", patient->scratch);
+    patient_run("test ! -e %s/set-aside", patient->scratch);
 }
 
 /* Both volumes keep what they have. */
 static void test_layer_shared(void)
 {
-    struct patient *patient = the_patient();
+    struct patient *patient = patient_shared();
     g_autofree char *before = NULL, *after = NULL;
     struct result result;
 
     damage_layer_shared(patient);
-    before = tree_sum(patient->scratch);
+    before = patient_tree_sum(patient->scratch);
     result = check_at(patient->location, true);
     g_assert_nonnull(strstr(result.codes->str, "layer-shared"));
     result_clear(&result);
-    expect_content(patient, NULL);
+    patient_expect(patient, NULL);
     g_assert_cmpstr(before, !=, "");
     after = w_files_sum(patient);
     g_assert_nonnull(after);
@@ -815,7 +553,7 @@ static void test_layer_shared(void)
 /* A name of which nothing is left: its volume gets another. */
 static void test_name_zeroed(void)
 {
-    struct patient *patient = the_patient();
+    struct patient *patient = patient_shared();
     struct result result;
 
     damage_name_zeroed(patient);
@@ -830,54 +568,24 @@ static void test_name_zeroed(void)
 /* A missing object whose like lies beside: that isn't removed. */
 static void test_renamed(void)
 {
-    struct patient *patient = the_patient();
+    struct patient *patient = patient_shared();
 
-    run("cd %s/blocks/%.2s/%s/000; mv 8 20", patient->scratch,
+    patient_run("cd %s/blocks/%.2s/%s/000; mv 8 20", patient->scratch,
         patient->v_layer, patient->v_layer);
     struct result result = check_at(patient->location, true);
     g_assert_nonnull(strstr(result.codes->str, "object-missing"));
     g_assert_nonnull(strstr(result.codes->str, "object-orphan"));
     result_clear(&result);
-    run("cd %s; mv set-aside/blocks%%%.2s%%%s%%000%%14 x 2>/dev/null || "
+    patient_run("cd %s; mv set-aside/blocks%%%.2s%%%s%%000%%14 x 2>/dev/null || "
         "mv set-aside/blocks%%%.2s%%%s%%000%%20 blocks/%.2s/%s/000/8",
         patient->scratch, patient->v_layer, patient->v_layer,
         patient->v_layer, patient->v_layer, patient->v_layer,
         patient->v_layer);
     expect(patient->location, false, "", 0);
-    expect_content(patient, "v");
+    patient_expect(patient, "v");
 }
 
 /* --- Killed ------------------------------------------------------------- */
-
-static int child_write(const char *location)
-{
-    archip_volume *volume;
-    archip_store *store;
-    archip_queue *queue;
-
-    assert_ok(archip_store_open(location, 0, &store));
-    assert_ok(archip_volume_open(store, "v", ARCHIP_OPEN_WRITE, NULL,
-                                 &volume));
-    assert_ok(archip_queue_open(volume, 0, &queue));
-    for (unsigned i = 0; i < 5; i++) {
-        fixture_fill(queue, (20 + i) * OBJECT, 5000, (uint8_t)(i + 1));
-        assert_ok(archip_flush(queue));
-    }
-    fixture_fill(queue, 40 * OBJECT, 5000, 9);      /* in no journal */
-    printf("written\n");
-    fflush(stdout);
-    pause();
-    return 1;
-}
-
-static void write_and_kill(struct patient *patient)
-{
-    struct child child = child_start("write", patient->location, "v");
-    g_autofree char *line = child_line(&child);
-
-    g_assert_cmpstr(line, ==, "written");
-    child_end(&child, SIGKILL);
-}
 
 static void damage_journal(struct patient *patient)
 {
@@ -885,31 +593,31 @@ static void damage_journal(struct patient *patient)
                                                patient->v_id);
     g_autofree char *file = NULL;
 
-    write_and_kill(patient);
+    patient_kill(patient);
     file = scratch_find(patient->scratch, pattern);
-    flip(file, 4096 + 70);
+    patient_flip(file, 4096 + 70);
 }
 
 /* After a crash there is nothing wrong but what is left over. */
 static void test_killed(void)
 {
-    struct patient *patient = the_patient();
+    struct patient *patient = patient_shared();
     g_autofree char *pattern = NULL, *file = NULL, *before = NULL,
                     *after = NULL;
     struct result result;
 
-    write_and_kill(patient);
+    patient_kill(patient);
     pattern = g_strdup_printf("*/maps/*/%s/journal.*", patient->v_id);
     file = scratch_find(patient->scratch, pattern);
-    flip(file, 4 * 4096 + 70);      /* the last: as torn */
-    before = tree_sum(patient->scratch);
+    patient_flip(file, 4 * 4096 + 70);      /* the last: as torn */
+    before = patient_tree_sum(patient->scratch);
     result = check_at(patient->location, false);
     g_assert_cmpint(result.rc, ==, 0);
     g_assert_cmpstr(result.codes->str, ==, "object-orphan");
     g_assert_cmpuint(result.summary.damage_count, ==, 0);
     g_assert_cmpuint(result.summary.note_count, ==, 3);
     result_clear(&result);
-    after = tree_sum(patient->scratch);
+    after = patient_tree_sum(patient->scratch);
     g_assert_cmpstr(before, ==, after);
     result = check_at(patient->location, true);
     g_assert_cmpuint(result.outcomes[ARCHIP_REPAIRED], ==, 5);
@@ -948,7 +656,7 @@ static bool repair_with_fault(struct patient *patient, enum fault_op op,
 static void fault_loop(const struct damage *damage, enum fault_op op,
                        unsigned step, bool late)
 {
-    struct patient *patient = shared;
+    struct patient *patient = patient_shared();
 
     for (unsigned nth = 1; nth < 400; nth += step) {
         struct result result;
@@ -977,7 +685,7 @@ static void test_interrupted(const void *opaque)
         FAULT_LOCK};
     const struct damage *damage = opaque;
 
-    the_patient();
+    patient_shared();
     for (unsigned i = 0; i < G_N_ELEMENTS(ops); i++) {
         fault_loop(damage, ops[i], 1, false);
         fault_loop(damage, ops[i], 1, true);
@@ -1070,7 +778,7 @@ static int child_life(const char *location)
 
 static void test_live(void)
 {
-    struct patient *patient = the_patient();
+    struct patient *patient = patient_shared();
     struct child writer = child_start("live", patient->location, "v");
     struct child life = child_start("life", patient->location, "v");
     gint64 end = g_get_monotonic_time() +
@@ -1101,12 +809,12 @@ static void test_live(void)
  * leaves the volume to its writer. */
 static void test_live_damage(void)
 {
-    struct patient *patient = the_patient();
+    struct patient *patient = patient_shared();
     struct child writer;
     g_autofree char *line = NULL, *frozen = NULL;
     struct result result;
 
-    frozen = block_file(patient, patient->w_layer, "3");
+    frozen = patient_block_file(patient, patient->w_layer, "3");
     g_assert_cmpint(g_remove(frozen), ==, 0);
     writer = child_start("hold", patient->location, "w");
     line = child_line(&writer);
@@ -1171,7 +879,7 @@ static void hurt(GRand *rand, const char *file)
     case 0:
     case 1:
         if (size > 0) {
-            flip(file, g_rand_int_range(rand, 0, (gint32)size));
+            patient_flip(file, g_rand_int_range(rand, 0, (gint32)size));
         }
         break;
     case 2:
@@ -1183,7 +891,7 @@ static void hurt(GRand *rand, const char *file)
         break;
     case 4:
         copy = g_strdup_printf("%s%d", file, g_rand_int_range(rand, 0, 9));
-        run("cp %s %s", file, copy);
+        patient_run("cp %s %s", file, copy);
         break;
     default:
         g_assert_cmpint(truncate(file, size + 70000), ==, 0);
@@ -1197,7 +905,7 @@ static void test_random(void)
                           : (uint32_t)g_test_rand_int();
     unsigned rounds = g_test_slow() ? 400 : 60;
     GRand *rand = g_rand_new_with_seed(seed);
-    struct patient *patient = the_patient();
+    struct patient *patient = patient_shared();
 
     g_test_message("SEED=%u", seed);
     for (unsigned round = 0; round < rounds; round++) {
@@ -1209,7 +917,7 @@ static void test_random(void)
 
         patient_heal(patient);
         if (g_rand_int_range(rand, 0, 4) == 0) {
-            write_and_kill(patient);
+            patient_kill(patient);
         }
         scratch_each(patient->scratch, files_add, paths);
         for (int hits = g_rand_int_range(rand, 1, 4); hits > 0; hits--) {
@@ -1227,12 +935,12 @@ static void test_random(void)
             result_clear(&result);
         }
         assert_ok(archip_store_open(patient->location, 0, &store));
-        sum = content_sum(store, "w");
+        sum = patient_content(store, "w");
         if (!w_hurt && g_strcmp0(sum, patient->w_sum)) {
             g_error("seed %u, round %u: the other volume suffered", seed,
                     round);
         }
-        g_free(content_sum(store, "v"));
+        g_free(patient_content(store, "v"));
         archip_store_close(store);
         /* What one repair did needs no other. */
         result = check_at(patient->location, true);
@@ -1284,7 +992,7 @@ static int stop_at_once(const archip_finding *finding, void *opaque)
 
 static void test_arguments(void)
 {
-    struct patient *patient = the_patient();
+    struct patient *patient = patient_shared();
     const char *const none[] = {"nobody", NULL}, *const one[] = {"w", NULL};
     const char *const bad[] = {"/", NULL};
     unsigned count = 0;
@@ -1331,7 +1039,7 @@ int main(int argc, char **argv)
     int rc;
 
     if (argc == 5 && !strcmp(argv[1], "child")) {
-        return !strcmp(argv[2], "write")  ? child_write(argv[3])
+        return !strcmp(argv[2], "write")  ? patient_child(argv[3])
                : !strcmp(argv[2], "live") ? child_live(argv[3])
                : !strcmp(argv[2], "life") ? child_life(argv[3])
                                           : child_hold(argv[3]);
@@ -1351,9 +1059,6 @@ int main(int argc, char **argv)
     g_test_add_func("/check/arguments", test_arguments);
     fixture_add("/check/stores", test_stores);
     rc = g_test_run();
-    if (shared) {
-        patient_end(shared);
-        g_free(shared);
-    }
+    patient_shared_end();
     return rc;
 }
