@@ -230,7 +230,7 @@ typedef struct archip_usage {
 /* Exact, by asking the store for each object: takes time.  May block. */
 int archip_volume_get_usage(archip_volume *volume, archip_usage *usage);
 
-/* --- Check and repair ------------------------------------------------------ */
+/* --- Check and repair ----------------------------------------------------- */
 
 typedef enum archip_severity {
     ARCHIP_NOTE = 1,          /* nothing wrong in itself: mostly what a crash
@@ -278,7 +278,7 @@ typedef struct archip_check_summary {
 
 typedef struct archip_check_options {
     uint32_t flags;           /* ARCHIP_CHECK_... */
-    const char *const *volumes;     /* names, then NULL; NULL: the whole store */
+    const char *const *volumes;     /* names, then NULL; NULL: all there is */
     /* For each finding; non-zero ends the check and is returned. */
     int (*finding)(const archip_finding *finding, void *opaque);
     /* Now and then; likewise.  May be NULL. */
@@ -291,15 +291,15 @@ typedef struct archip_check_options {
  * Look at everything in the store, or at some volumes: names, headers, maps,
  * journals, objects, locks, and operations that were left half done.  Volumes
  * that are open meanwhile aren't disturbed: no lock is taken but for a repair,
- * which leaves alone what it can't lock.  A repair that is ended anywhere leaves
- * things no worse and can be begun again.  May block for long.
+ * which leaves alone what it can't lock.  A repair that is ended anywhere
+ * leaves things no worse and can be begun again.  May block for long.
  * 0: all was looked at, whatever was found; `summary` (may be NULL) says what.
  * -ENOENT: no such volume; else what kept it from looking, also in part.
  */
 int archip_check(archip_store *store, const archip_check_options *options,
                  archip_check_summary *summary);
 
-/* --- Metadata in a file ------------------------------------------------------ */
+/* --- Metadata in a file --------------------------------------------------- */
 
 typedef struct archip_metadata_volume {
     const char *name;
@@ -316,10 +316,10 @@ typedef struct archip_metadata_volume {
 /*
  * Write headers and maps of all volumes, or of those named (NULL at the end),
  * to `fd`, from where it stands.  Volumes may be in use: each is of one moment,
- * with all that it had flushed by then.  The same metadata makes the same bytes.
- * `each` (may be NULL) is called for each volume; non-zero ends it and is
- * returned.  A volume that can't be read is left out, and its -errno is returned
- * in the end.
+ * with all that it had flushed by then.  The same metadata makes the same
+ * bytes. `each` (may be NULL) is called for each volume; non-zero ends it and
+ * is returned.  A volume that can't be read is left out, and its -errno is
+ * returned in the end.
  */
 int archip_metadata_export(archip_store *store, int fd,
                            const char *const *volumes,
@@ -334,10 +334,10 @@ int archip_metadata_export(archip_store *store, int fd,
 
 /*
  * Bring back volumes out of such a file, which `fd` must be able to seek in.
- * All of it is read and checked before anything is done.  A volume that is there
- * (-EEXIST), is in use (-EBUSY) or lacks objects (-ENODATA) is left out; the
- * first such -errno is returned when all others were done.  docs/FORMAT.md says
- * what state a volume comes back to.
+ * All of it is read and checked before anything is done.  A volume that is
+ * there (-EEXIST), is in use (-EBUSY) or lacks objects (-ENODATA) is left out;
+ * the first such -errno is returned when all others were done.  docs/FORMAT.md
+ * says what state a volume comes back to.
  */
 int archip_metadata_import(archip_store *store, int fd,
                            const char *const *volumes, unsigned flags,

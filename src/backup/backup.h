@@ -10,7 +10,7 @@
 
 #include "check/check.h"
 
-/* --- stream.c: sections, and nothing of what they mean ------------------------ */
+/* --- stream.c: sections, and nothing of what they mean -------------------- */
 
 #define STREAM_MAGIC 0x414d5458u /* "AMTX" */
 #define STREAM_VERSION 1
@@ -85,7 +85,7 @@ int stream_write(struct stream *stream, enum stream_type type,
 int stream_read(struct stream *stream, enum stream_type *type,
                 uint8_t **payload, size_t *bytes, GError **error);
 
-/* --- import.c: what is in the file ----------------------------------------------- */
+/* --- import.c: what is in the file ---------------------------------------- */
 
 /* Where a page or journal stands. */
 struct stored_object {
@@ -105,7 +105,7 @@ struct stored_volume {
 int stored_object_read(int fd, const struct stored_object *stored,
                        uint8_t **bytes, size_t *length, GError **error);
 
-/* --- install.c: one volume into the store ------------------------------------------ */
+/* --- install.c: one volume into the store --------------------------------- */
 
 struct install {
     struct check *check;        /* store and inventory */

@@ -3,9 +3,10 @@
  * Writing a store's metadata to a file.
  *
  * A reader's lock makes each volume of one moment: while it is held, a writer
- * removes neither pages nor journals, so that the header that was read, the pages
- * below it and the journals behind it belong together.  Pages that couldn't be
- * brought back are found before the first byte of their volume is written.
+ * removes neither pages nor journals, so that the header that was read, the
+ * pages below it and the journals behind it belong together.  Pages that
+ * couldn't be brought back are found before the first byte of their volume is
+ * written.
  */
 #include "backup/backup.h"
 
@@ -36,7 +37,7 @@ struct source {
     GArray *epochs;             /* uint64_t, from the last to the first */
 };
 
-/* --- Reading ---------------------------------------------------------------------- */
+/* --- Reading -------------------------------------------------------------- */
 
 static void page_found(void *opaque, const struct map_ref *ref)
 {
@@ -126,7 +127,7 @@ static int source_read(struct source *source, const struct id128 *id,
     return rc;
 }
 
-/* --- Writing ---------------------------------------------------------------------- */
+/* --- Writing -------------------------------------------------------------- */
 
 static int write_page(struct source *source, const struct map_ref *ref,
                       struct page_data *data, GError **error)
@@ -212,7 +213,7 @@ static int source_write(struct source *source, GError **error)
                    : rc;
 }
 
-/* --- Volumes ---------------------------------------------------------------------- */
+/* --- Volumes -------------------------------------------------------------- */
 
 static int export_tell(struct export *export, const struct source *source,
                        const GError *error)

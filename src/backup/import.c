@@ -31,7 +31,7 @@ static void stored_volume_free(gpointer data)
     g_free(volume);
 }
 
-/* --- Sections, in their order ------------------------------------------------------- */
+/* --- Sections, in their order --------------------------------------------- */
 
 static int take_start(struct import *import, const uint8_t *payload,
                       size_t bytes)
@@ -194,7 +194,7 @@ int stored_object_read(int fd, const struct stored_object *stored,
     return rc;
 }
 
-/* --- Volumes -------------------------------------------------------------------------- */
+/* --- Volumes -------------------------------------------------------------- */
 
 struct wanted {
     const char *const *names;   /* NULL: all */

@@ -17,7 +17,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* --- Writing to a store, be it the real one or that in memory ------------------------ */
+/* --- Writing to a store, be it the real one or that in memory ------------- */
 
 struct target {
     struct store *store;
@@ -117,7 +117,7 @@ static int put_header(const struct install *install, struct store *store,
     return put_record(store, &record, install->stored->header, false, error);
 }
 
-/* --- What it needs --------------------------------------------------------------------- */
+/* --- What it needs -------------------------------------------------------- */
 
 /* Which objects of a layer the map refers to. */
 struct needs {
@@ -280,7 +280,7 @@ static int needs_check(struct install *install, struct map *map,
     return rc;
 }
 
-/* --- Trying it in memory ---------------------------------------------------------------- */
+/* --- Trying it in memory -------------------------------------------------- */
 
 static int trial_run(struct install *install, const struct target *trial,
                      GError **error)
@@ -341,7 +341,7 @@ static int install_try(struct install *install, GError **error)
     return rc;
 }
 
-/* --- What is in the way ------------------------------------------------------------------ */
+/* --- What is in the way --------------------------------------------------- */
 
 static bool header_is_same(struct install *install)
 {
@@ -407,7 +407,7 @@ static int install_check_layer(struct install *install, GError **error)
     return 0;
 }
 
-/* --- Doing it ------------------------------------------------------------------------------ */
+/* --- Doing it ------------------------------------------------------------- */
 
 static int journal_collect(uint64_t number, uint64_t size_bytes, void *opaque)
 {

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
  * A sequence of sections, each with its number and CRC; the last has the CRC of
- * all others' CRCs.  So nothing of the file can be changed, left out, doubled or
- * cut off without being noticed.
+ * all others' CRCs.  So nothing of the file can be changed, left out, doubled
+ * or cut off without being noticed.
  */
 #include "backup/backup.h"
 

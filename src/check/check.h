@@ -11,8 +11,9 @@
  *
  * What a repair may do, in the order of preference: let the volume recover as
  * any open for writing does; write a record anew, atomically; remove what a
- * crash is known to leave and no readable map refers to; set aside all else that
- * is in the way.  While any map can't be read, what it might refer to stays.
+ * crash is known to leave and no readable map refers to; set aside all else
+ * that is in the way.  While any map can't be read, what it might refer to
+ * stays.
  *
  * Threads: one; the store may be used by others meanwhile.
  */
@@ -21,7 +22,7 @@
 
 #include "volume/volume.h"
 
-/* --- bits.c: sets of numbers ------------------------------------------------ */
+/* --- bits.c: sets of numbers ---------------------------------------------- */
 
 struct bits;
 
@@ -36,7 +37,7 @@ int bits_runs(const struct bits *a, const struct bits *b,
               int (*each)(uint64_t first, uint64_t count, void *opaque),
               void *opaque);
 
-/* --- walk.c: pages of a tree, whatever state they are in --------------------- */
+/* --- walk.c: pages of a tree, whatever state they are in ------------------ */
 
 struct walk {
     struct store *store;
@@ -55,7 +56,7 @@ struct walk {
 
 int walk_tree(struct walk *walk, const struct map_tree *tree);
 
-/* --- finding.c: what is told ------------------------------------------------- */
+/* --- finding.c: what is told ---------------------------------------------- */
 
 /* What would mend it. */
 enum fix {
@@ -95,7 +96,7 @@ void check_tell_tried(struct check *check, const char *volume,
 /* Something couldn't be looked at; the check goes on and fails in the end. */
 void check_hindered(struct check *check, const char *what, GError *error);
 
-/* --- inventory.c: what there is ------------------------------------------------ */
+/* --- inventory.c: what there is ------------------------------------------- */
 
 /* A map that has a header. */
 struct volume {
@@ -143,7 +144,7 @@ unsigned inventory_claims(const struct inventory *inventory,
                           const struct id128 *layer);
 const char *volume_name(const struct volume *volume);   /* or NULL */
 
-/* --- look.c, look-objects.c: at one volume ------------------------------------- */
+/* --- look.c, look-objects.c: at one volume -------------------------------- */
 
 /* A layer of the volume and what its map refers to in it. */
 struct look_layer {
@@ -186,14 +187,14 @@ int look_open_map(struct look *look, struct map **map, GError **error);
 int look_objects(struct look *look, GError **error);
 struct look_layer *look_find_layer(const struct look *look, uint32_t number);
 
-/* --- repair.c -------------------------------------------------------------------- */
+/* --- repair.c ------------------------------------------------------------- */
 
 /* Look at it, tell what was found, and mend it if that is asked for. */
 int check_volume(struct check *check, struct volume *volume, GError **error);
 int check_lock(struct check *check, const struct id128 *id,
                struct store_lock **lock, GError **error);
 
-/* --- names.c: names, headers, intents, places, strays ------------------------------ */
+/* --- names.c: names, headers, intents, places, strays --------------------- */
 
 /* Each takes another inventory where it must be sure. */
 int check_intents(struct check *check, GError **error);
@@ -203,7 +204,7 @@ int check_unclaimed(struct check *check, GError **error);
 /* Was it asked for? */
 bool check_wants(const struct check *check, const char *name);
 
-/* --- check.c ------------------------------------------------------------------------ */
+/* --- check.c -------------------------------------------------------------- */
 
 struct check {
     archip_store *api;

@@ -15,7 +15,7 @@
 
 #define TRIES 20                /* of something that moves meanwhile */
 
-/* --- Tables -------------------------------------------------------------------- */
+/* --- Tables --------------------------------------------------------------- */
 
 static guint id_hash(gconstpointer key)
 {
@@ -112,7 +112,7 @@ const char *volume_name(const struct volume *volume)
     return volume->names->len ? volume->names->pdata[0] : NULL;
 }
 
-/* --- Places, intents, names ------------------------------------------------------ */
+/* --- Places, intents, names ----------------------------------------------- */
 
 static int collect_id(const struct id128 *id, void *opaque)
 {
@@ -229,7 +229,7 @@ static int take_names(struct check *check, struct inventory *inventory,
     return rc;
 }
 
-/* --- Headers ------------------------------------------------------------------------ */
+/* --- Headers -------------------------------------------------------------- */
 
 struct layers_walk {
     struct volume *volume;
@@ -364,7 +364,7 @@ static int take_headers(struct check *check, struct inventory *inventory,
     return rc;
 }
 
-/* --- Putting it together -------------------------------------------------------------- */
+/* --- Putting it together -------------------------------------------------- */
 
 static gint compare_names(gconstpointer a, gconstpointer b)
 {

@@ -54,7 +54,7 @@ static struct candidate *add_run(const struct objects *objects,
     return candidate;
 }
 
-/* --- Missing ones ------------------------------------------------------------------ */
+/* --- Missing ones --------------------------------------------------------- */
 
 static int add_missing(uint64_t first, uint64_t count, void *opaque)
 {
@@ -175,7 +175,7 @@ static int look_missing(struct objects *objects, GError **error)
     return rc;
 }
 
-/* --- Those that are there ------------------------------------------------------------- */
+/* --- Those that are there ------------------------------------------------- */
 
 /* Where objects are made with all their size, one that has less was cut. */
 static void note_short(struct objects *objects, uint64_t number,
@@ -266,7 +266,7 @@ static int look_layer_objects(struct look *look, struct look_layer *layer,
     return rc;
 }
 
-/* --- Pages that nobody refers to -------------------------------------------------------- */
+/* --- Pages that nobody refers to ------------------------------------------ */
 
 static int note_page(uint64_t number, uint64_t size_bytes, void *opaque)
 {

@@ -11,8 +11,8 @@
  *    same bad record met twice isn't one that was being written;
  *  - what isn't referred to may be new or about to go: with a writer nothing is
  *    said of it.
- * Without a writer all counts if nobody took the lock from before the look until
- * after it, which the lock's token tells; else it is begun anew.
+ * Without a writer all counts if nobody took the lock from before the look
+ * until after it, which the lock's token tells; else it is begun anew.
  */
 #include "check/check.h"
 
@@ -24,7 +24,7 @@
 
 #define TRIES 200               /* of what a writer is in the way of */
 
-/* --- Candidates ------------------------------------------------------------------ */
+/* --- Candidates ----------------------------------------------------------- */
 
 struct candidate *look_add(struct look *look, const char *code,
                            archip_severity severity, enum fix fix)
@@ -97,7 +97,7 @@ static struct look *look_new(struct check *check, struct volume *volume,
     return look;
 }
 
-/* --- Lock and header --------------------------------------------------------------- */
+/* --- Lock and header ------------------------------------------------------ */
 
 static int look_holder(struct look *look, GError **error)
 {
@@ -160,7 +160,7 @@ bool look_is_stale(struct look *look)
     return stale;
 }
 
-/* --- Layers --------------------------------------------------------------------------- */
+/* --- Layers --------------------------------------------------------------- */
 
 struct look_layer *look_find_layer(const struct look *look, uint32_t number)
 {
@@ -238,7 +238,7 @@ static void look_sharing(struct look *look)
     }
 }
 
-/* --- Pages -------------------------------------------------------------------------------- */
+/* --- Pages ---------------------------------------------------------------- */
 
 static void page_found(void *opaque, const struct map_ref *ref)
 {
@@ -339,7 +339,7 @@ static int look_tree(struct look *look, enum format_tree_kind kind,
                                      "quickly to be read") : rc;
 }
 
-/* --- The map with its journals --------------------------------------------------------------- */
+/* --- The map with its journals -------------------------------------------- */
 
 int look_open_map(struct look *look, struct map **map, GError **error)
 {
@@ -402,7 +402,7 @@ static int open_first_map(struct look *look, struct map **map, GError **error)
     return 1;
 }
 
-/* --- Entries -------------------------------------------------------------------------------------- */
+/* --- Entries -------------------------------------------------------------- */
 
 /* The next entry from `*index` on.  -errno leaves in `*index` where it failed;
  * `found`: it was the entry itself. */
@@ -536,7 +536,7 @@ static int look_entries(struct look *look, struct map **map, GError **error)
                                                 "to be read");
 }
 
-/* --- Counts and journals ------------------------------------------------------------------------ */
+/* --- Counts and journals -------------------------------------------------- */
 
 static int journal_note(uint64_t epoch, uint64_t size_bytes, void *opaque)
 {
@@ -597,7 +597,7 @@ static void look_state(struct look *look)
     }
 }
 
-/* --- All together ---------------------------------------------------------------------------------- */
+/* --- All together --------------------------------------------------------- */
 
 static bool has_vmstate(const struct map_header *header)
 {

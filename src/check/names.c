@@ -41,7 +41,7 @@ static int set_aside_record(struct check *check, enum store_record_kind kind,
     return check->store->driver->set_aside(check->store, &thing, error);
 }
 
-/* --- Operations left half done ---------------------------------------------------- */
+/* --- Operations left half done -------------------------------------------- */
 
 static int intent_value(struct check *check, const struct id128 *id,
                         GBytes **value)
@@ -144,7 +144,7 @@ int check_intents(struct check *check, GError **error)
     return 0;
 }
 
-/* --- Strays -------------------------------------------------------------------------- */
+/* --- Strays --------------------------------------------------------------- */
 
 static int stray_collect(const char *stray, bool litter, void *opaque)
 {
@@ -203,7 +203,7 @@ int check_strays(struct check *check, GError **error)
     return rc;
 }
 
-/* --- Names ----------------------------------------------------------------------------- */
+/* --- Names ---------------------------------------------------------------- */
 
 static int name_write(struct check *check, const char *name,
                       const struct id128 *id, bool exclusive, GError **error)
@@ -449,7 +449,7 @@ int check_names(struct check *check, GError **error)
     return rc;
 }
 
-/* --- Places that nobody claims ----------------------------------------------------------- */
+/* --- Places that nobody claims -------------------------------------------- */
 
 static int count_object(uint64_t number, uint64_t size_bytes, void *opaque)
 {

@@ -37,7 +37,7 @@ int check_lock(struct check *check, const struct id128 *id,
                                       lock, &holder, error);
 }
 
-/* --- Telling once ------------------------------------------------------------- */
+/* --- Telling once --------------------------------------------------------- */
 
 static char *key_of(const struct candidate *candidate)
 {
@@ -101,7 +101,7 @@ static bool has_code(const struct look *look, const char *code)
     return false;
 }
 
-/* --- What is done under the lock ------------------------------------------------ */
+/* --- What is done under the lock ------------------------------------------ */
 
 static int fix_header(struct repair *repair, const struct look *look,
                       GError **error)
@@ -223,7 +223,7 @@ static int fix_locked(struct repair *repair, bool removals,
     return rc;
 }
 
-/* --- The steps -------------------------------------------------------------------- */
+/* --- The steps ------------------------------------------------------------ */
 
 static int step_lock(struct repair *repair, GError **error)
 {

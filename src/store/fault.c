@@ -685,7 +685,7 @@ static void fault_admit_readers(struct store_lock *lock)
     fault->inner->store->driver->admit_readers(fault->inner);
 }
 
-/* --- Check and repair ------------------------------------------------------- */
+/* --- Check and repair ----------------------------------------------------- */
 
 static void fault_look(struct store *store, bool only)
 {

@@ -103,7 +103,7 @@ struct store_queue;
 /* The caller would wait anyhow: requests may be carried out by store_kick(). */
 #define STORE_QUEUE_MAY_BLOCK 0x1u
 
-/* --- Records ---------------------------------------------------------------- */
+/* --- Records -------------------------------------------------------------- */
 
 enum store_record_kind {
     STORE_HEADER,   /* by id: a map's header */
@@ -119,7 +119,7 @@ struct store_record {
 
 #define STORE_RECORD_BYTES_MAX 65536u
 
-/* --- Locks -------------------------------------------------------------------- */
+/* --- Locks ---------------------------------------------------------------- */
 
 /* Who holds, or held, a lock; what the lock's file says. */
 struct store_owner {
@@ -138,7 +138,7 @@ enum store_lock_mode {
 
 struct store_lock;          /* ends with store_unlock() or the process */
 
-/* --- Things, for check, backup and repair ----------------------------------- */
+/* --- Things, for check, backup and repair --------------------------------- */
 
 enum store_thing_type {
     STORE_THING_OBJECT,     /* `object` */
@@ -155,7 +155,7 @@ struct store_thing {
     const char *stray;
 };
 
-/* --- The driver's table ---------------------------------------------------------- */
+/* --- The driver's table --------------------------------------------------- */
 
 struct store;
 
@@ -297,7 +297,7 @@ struct store_lock {
     struct store *store;                /* drivers embed this first */
 };
 
-/* --- store.c: opening, and what is the same for every driver ------------------- */
+/* --- store.c: opening, and what is the same for every driver -------------- */
 
 /*
  * Open by "SCHEME:PATH[?KEY=VALUE[&KEY=VALUE]...]".  The caller closes it.

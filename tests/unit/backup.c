@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Metadata to a file and back: what was flushed before the export is there again
- * after names and maps were lost; a file that isn't whole is refused, and so is
- * what would overwrite; an import that ends anywhere can be begun again.
+ * Metadata to a file and back: what was flushed before the export is there
+ * again after names and maps were lost; a file that isn't whole is refused, and
+ * so is what would overwrite; an import that ends anywhere can be begun again.
  */
 #include "patient.h"
 
@@ -57,7 +57,7 @@ static void lose_metadata(struct patient *patient)
 }
 
 /* Damages, leaks; after a repair if asked for. */
-static archip_check_summary check_at(const char *location, bool repair)
+static archip_check_summary summary_at(const char *location, bool repair)
 {
     archip_check_options options = {.flags = repair ? ARCHIP_CHECK_REPAIR
                                                     : 0};
@@ -72,7 +72,7 @@ static archip_check_summary check_at(const char *location, bool repair)
 
 static void expect_clean(const char *location)
 {
-    archip_check_summary summary = check_at(location, false);
+    archip_check_summary summary = summary_at(location, false);
 
     g_assert_cmpuint(summary.damage_count, ==, 0);
     g_assert_cmpuint(summary.leak_count, ==, 0);
@@ -157,7 +157,7 @@ static void test_partial(void)
                  "v");
     archip_store_close(store);
     /* A repair sets aside what seems nobody's; it can come back. */
-    g_assert_cmpuint(check_at(patient->location, true).repaired_count, >, 0);
+    g_assert_cmpuint(summary_at(patient->location, true).repaired_count, >, 0);
     assert_fails(import_at(patient->location, fd, NULL, 0), EEXIST, "w");
     patient_expect(patient, "v");
     expect_clean(patient->location);
@@ -183,7 +183,7 @@ static void test_exists(void)
     assert_ok(import_at(patient->location, fd, NULL,
                         ARCHIP_IMPORT_OVERWRITE));
     patient_expect(patient, "v");
-    g_assert_cmpuint(check_at(patient->location, true).damage_count, ==, 0);
+    g_assert_cmpuint(summary_at(patient->location, true).damage_count, ==, 0);
     patient_expect(patient, "v");
     expect_clean(patient->location);
     close(fd);
@@ -254,12 +254,12 @@ static void test_missing(void)
     after = patient_tree_sum(patient->scratch);
     g_assert_cmpstr(before, ==, after);
     assert_ok(import_at(patient->location, fd, NULL, ARCHIP_IMPORT_FORCE));
-    g_assert_cmpuint(check_at(patient->location, false).damage_count, ==, 1);
+    g_assert_cmpuint(summary_at(patient->location, false).damage_count, ==, 1);
     patient_expect(patient, NULL);
     close(fd);
 }
 
-/* --- Files that aren't whole ----------------------------------------------- */
+/* --- Files that aren't whole ---------------------------------------------- */
 
 static void refuse(struct patient *patient, const uint8_t *bytes, size_t size)
 {
@@ -305,7 +305,7 @@ static void test_damaged_file(void)
     close(fd);
 }
 
-/* --- In use ------------------------------------------------------------------ */
+/* --- In use --------------------------------------------------------------- */
 
 /* Object after object, each flushed before its number is told. */
 static int child_load(const char *location)
@@ -388,7 +388,7 @@ static void test_load(void)
 
         lose_metadata(patient);
         assert_ok(import_at(patient->location, fds[i], NULL, 0));
-        g_assert_cmpuint(check_at(patient->location, false).damage_count, ==,
+        g_assert_cmpuint(summary_at(patient->location, false).damage_count, ==,
                          0);
         count = count_written(patient->location);
         g_assert_cmpuint(count, >, told[i]);
@@ -397,7 +397,7 @@ static void test_load(void)
     }
 }
 
-/* --- An import that ends anywhere -------------------------------------------- */
+/* --- An import that ends anywhere ----------------------------------------- */
 
 static bool import_with_fault(struct patient *patient, int fd,
                               enum fault_op op, unsigned nth, bool late)
@@ -437,11 +437,11 @@ static void interrupt(int fd, enum fault_op op, bool late, bool lost)
         if (!import_with_fault(patient, fd, op, nth, late)) {
             return;
         }
-        rc = import_at(patient->location, fd, NULL, lost ? 0
-                                                         : ARCHIP_IMPORT_OVERWRITE);
+        rc = import_at(patient->location, fd, NULL,
+                       lost ? 0 : ARCHIP_IMPORT_OVERWRITE);
         g_assert_true(rc == 0 || (lost && rc == -EEXIST));
         patient_expect(patient, "v");
-        g_assert_cmpuint(check_at(patient->location, true).damage_count, ==,
+        g_assert_cmpuint(summary_at(patient->location, true).damage_count, ==,
                          0);
         expect_clean(patient->location);
         patient_expect(patient, "v");
@@ -465,7 +465,7 @@ static void test_interrupted(void)
     close(fd);
 }
 
-/* --- Other stores ---------------------------------------------------------------- */
+/* --- Other stores --------------------------------------------------------- */
 
 static int count_volume(const archip_metadata_volume *volume, void *opaque)
 {

@@ -108,7 +108,8 @@ void patient_run(const char *format, ...)
 void patient_heal(struct patient *patient)
 {
     scratch_remove(patient->scratch);
-    patient_run("cp -a --sparse=always %s %s", patient->pristine, patient->scratch);
+    patient_run("cp -a --sparse=always %s %s", patient->pristine,
+                patient->scratch);
 }
 
 static void patient_ids(struct patient *patient)
@@ -296,4 +297,76 @@ void patient_shared_end(void)
         g_free(shared);
         shared = NULL;
     }
+}
+
+/* --- Checking ------------------------------------------------------------ */
+
+static int collect(const archip_finding *finding, void *opaque)
+{
+    struct result *result = opaque;
+
+    g_assert_cmpuint(strlen(finding->text), >, 8);
+    g_assert_cmpuint(strlen(finding->action), >, 5);
+    g_assert_nonnull(finding->place);
+    if (g_test_verbose()) {
+        g_printerr("  %d/%d %s %s %s: %s [%s]\n", finding->severity,
+                   finding->outcome, finding->code,
+                   finding->volume ? finding->volume : "-", finding->place,
+                   finding->text, finding->action);
+    }
+    result->outcomes[finding->outcome]++;
+    if (finding->severity != ARCHIP_NOTE &&
+        !strstr(result->codes->str, finding->code)) {
+        g_string_append_printf(result->codes, "%s%s",
+                               result->codes->len ? " " : "", finding->code);
+    }
+    return 0;
+}
+
+void result_clear(struct result *result)
+{
+    g_string_free(result->codes, TRUE);
+}
+
+struct result check_store(archip_store *store, bool repair)
+{
+    struct result result = {.codes = g_string_new(NULL)};
+    archip_check_options options = {
+        .flags = repair ? ARCHIP_CHECK_REPAIR : 0,
+        .finding = collect,
+        .opaque = &result,
+    };
+
+    result.rc = archip_check(store, &options, &result.summary);
+    return result;
+}
+
+struct result check_at(const char *location, bool repair)
+{
+    struct result result;
+    archip_store *store;
+
+    assert_ok(archip_store_open(location, 0, &store));
+    result = check_store(store, repair);
+    if (result.rc < 0) {
+        g_printerr("%s\n", archip_error());
+    }
+    archip_store_close(store);
+    return result;
+}
+
+void expect(const char *location, bool repair, const char *codes,
+                   archip_outcome outcome)
+{
+    struct result result = check_at(location, repair);
+
+    g_assert_cmpint(result.rc, ==, 0);
+    g_assert_cmpstr(result.codes->str, ==, codes);
+    if (*codes) {
+        g_assert_cmpuint(result.outcomes[outcome], >, 0);
+        for (unsigned i = 0; i < G_N_ELEMENTS(result.outcomes); i++) {
+            g_assert_true(i == outcome || result.outcomes[i] == 0);
+        }
+    }
+    result_clear(&result);
 }

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
  * A store of two volumes to be damaged: "v" has a frozen layer, objects over a
- * base and whole ones, "w" is a bystander.  It is made once, and copied for each
- * test.
+ * base and whole ones, "w" is a bystander.  It is made once, and copied for
+ * each test.
  */
 #ifndef TESTS_PATIENT_H
 #define TESTS_PATIENT_H
@@ -48,8 +48,25 @@ char *patient_id_at(const char *file, size_t offset);
 void patient_flip(const char *file, long at);
 
 /* A child writes five objects more into "v", each followed by a flush, and one
- * without, and is killed.  The program runs patient_child() as "child write". */
+ * without, and is killed.  The program runs patient_child() as "child write".
+ * */
 void patient_kill(struct patient *patient);
 int patient_child(const char *location);
+
+/* --- Checking ------------------------------------------------------------ */
+
+struct result {
+    GString *codes;             /* sorted, each once, blank between */
+    unsigned outcomes[8];
+    int rc;
+    archip_check_summary summary;
+};
+
+struct result check_store(archip_store *store, bool repair);
+struct result check_at(const char *location, bool repair);
+void result_clear(struct result *result);
+/* A check finds those codes and no other, all with that outcome. */
+void expect(const char *location, bool repair, const char *codes,
+            archip_outcome outcome);
 
 #endif
