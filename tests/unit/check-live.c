@@ -45,7 +45,7 @@ static int child_live(const char *location)
         if (g_random_int_range(0, 4) == 0) {
             assert_ok(archip_flush(queue));
         }
-        if (g_random_int_range(0, 60) == 0) {
+        if (g_random_int_range(0, 3) == 0) {    /* pages come and go */
             assert_ok(volume_settle(volume, false, NULL));
         }
         rounds++;

@@ -550,6 +550,36 @@ static void test_killed(void)
     result_clear(&result);
 }
 
+/* Recovery writes pages: under a wrong count it would write over those that are
+ * in use. */
+static void test_killed_next_page(void)
+{
+    struct patient *patient = patient_shared();
+    archip_volume *volume;
+    archip_store *store;
+    archip_queue *queue;
+    struct result result;
+
+    patient_kill(patient);
+    header_set(patient, 144, 1);
+    result = check_at(patient->location, true);
+    g_assert_cmpint(result.rc, ==, 0);
+    g_assert_cmpstr(result.codes->str, ==, "header-counts object-orphan");
+    g_assert_cmpuint(result.outcomes[ARCHIP_FAILED], ==, 0);
+    result_clear(&result);
+    expect(patient->location, false, "", 0);
+    assert_ok(archip_store_open(patient->location, 0, &store));
+    assert_ok(archip_volume_open(store, "v", 0, NULL, &volume));
+    assert_ok(archip_queue_open(volume, 0, &queue));
+    fixture_expect(queue, 4 * OBJECT, OBJECT, 5);
+    fixture_expect(queue, 8 * OBJECT, 2 * OBJECT, 13);
+    for (unsigned i = 0; i < 5; i++) {
+        fixture_expect(queue, (20 + i) * OBJECT, 5000, (uint8_t)(i + 1));
+    }
+    fixture_close(volume, queue);
+    archip_store_close(store);
+}
+
 /* --- A repair that ends anywhere ----------------------------------------- */
 
 static bool repair_with_fault(struct patient *patient, enum fault_op op,
@@ -715,6 +745,7 @@ int main(int argc, char **argv)
     g_test_add_func("/check/name-zeroed", test_name_zeroed);
     g_test_add_func("/check/renamed", test_renamed);
     g_test_add_func("/check/killed", test_killed);
+    g_test_add_func("/check/killed-next-page", test_killed_next_page);
     g_test_add_func("/check/arguments", test_arguments);
     fixture_add("/check/stores", test_stores);
     rc = g_test_run();
