@@ -92,7 +92,7 @@ static int inventory_renew(struct check *check, uint64_t repaired_before,
 static int check_run(struct check *check, GError **error)
 {
     static int (*const before[])(struct check *check, GError **error) = {
-        check_intents, check_strays, check_names };
+        check_locks, check_intents, check_strays, check_names };
     bool whole = !check->options->volumes;
     int rc = inventory_take(check, &check->inventory, error);
 
@@ -102,7 +102,8 @@ static int check_run(struct check *check, GError **error)
     for (unsigned i = 0; rc == 0 && i < G_N_ELEMENTS(before); i++) {
         uint64_t repaired = check->summary.repaired_count;
 
-        if (check->stopped == 0 && (whole || before[i] == check_names)) {
+        if (check->stopped == 0 && (whole || before[i] == check_names ||
+                                    before[i] == check_locks)) {
             rc = before[i](check, error);
         }
         if (rc == 0) {

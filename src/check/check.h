@@ -62,7 +62,6 @@ int walk_tree(struct walk *walk, const struct map_tree *tree);
 enum fix {
     FIX_NONE,                   /* nothing here */
     FIX_OPEN,                   /* opening for writing */
-    FIX_LOCK,                   /* a new lock record */
     FIX_REMOVE,                 /* removing `count` objects from `object` on */
     FIX_TRIM,                   /* cutting `object` to `size_bytes` */
     FIX_HEADER,                 /* writing the header with the right counts */
@@ -194,9 +193,10 @@ int check_volume(struct check *check, struct volume *volume, GError **error);
 int check_lock(struct check *check, const struct id128 *id,
                struct store_lock **lock, GError **error);
 
-/* --- names.c: names, headers, intents, places, strays --------------------- */
+/* --- names.c: names, locks, intents, places, strays --------------------- */
 
 /* Each takes another inventory where it must be sure. */
+int check_locks(struct check *check, GError **error);
 int check_intents(struct check *check, GError **error);
 int check_strays(struct check *check, GError **error);
 int check_names(struct check *check, GError **error);

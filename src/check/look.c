@@ -111,11 +111,7 @@ static int look_holder(struct look *look, GError **error)
         return 0;
     }
     if (rc == -EUCLEAN) {
-        add_text(look, "lock-damaged", ARCHIP_DAMAGE, FIX_LOCK, "lock",
-                 g_strdup("neither record of who has the volume can be read, "
-                          "so nobody can open it for writing"),
-                 "write a new record");
-        return 0;
+        return 0;               /* that was told already */
     }
     if (rc < 0) {
         g_propagate_error(error, g_steal_pointer(&bad));
@@ -681,8 +677,7 @@ static void look_restrain(struct look *look)
         struct candidate *candidate =
             &g_array_index(look->candidates, struct candidate, i);
 
-        if ((look->lost || readonly) && candidate->fix != FIX_NONE &&
-            candidate->fix != FIX_LOCK) {
+        if ((look->lost || readonly) && candidate->fix != FIX_NONE) {
             candidate->fix = FIX_NONE;
             g_free(candidate->action);
             candidate->action =

@@ -41,6 +41,51 @@ static int set_aside_record(struct check *check, enum store_record_kind kind,
     return check->store->driver->set_aside(check->store, &thing, error);
 }
 
+/* --- Locks ------------------------------------------------------------------ */
+
+static void check_lock_record(struct check *check, const struct id128 *id)
+{
+    const struct volume *volume = inventory_find(check->inventory, id);
+    const char *name = volume ? volume_name(volume) : NULL;
+    const char *text = "neither record of who has the volume can be read, so "
+                       "that nobody can open it for writing";
+    const char *action = "write a new record";
+    struct store *store = check->store;
+    struct store_owner holder;
+    g_autofree char *place = NULL;
+    g_autoptr(GError) error = NULL;
+    char id_text[ID128_TEXT_BYTES];
+    bool held;
+    int rc;
+
+    if (store->driver->holder(store, id, &holder, &held, NULL) != -EUCLEAN ||
+        (check->options->volumes && !(name && check_wants(check, name)))) {
+        return;
+    }
+    place = g_strdup_printf("lock of %s", id128_text(id, id_text));
+    if (!check->repair) {
+        check_tell(check, name, "lock-damaged", ARCHIP_DAMAGE, ARCHIP_FOUND,
+                   1, place, text, action);
+        return;
+    }
+    rc = store->driver->reset_lock(store, id, &error);
+    check_tell_tried(check, name, "lock-damaged", ARCHIP_DAMAGE, place, text,
+                     action, rc, error);
+}
+
+/* Before anything else: no repair goes without the lock. */
+int check_locks(struct check *check, GError **error)
+{
+    GHashTableIter iter;
+    void *id;
+
+    g_hash_table_iter_init(&iter, check->inventory->places);
+    while (check->stopped == 0 && g_hash_table_iter_next(&iter, &id, NULL)) {
+        check_lock_record(check, id);
+    }
+    return 0;
+}
+
 /* --- Operations left half done -------------------------------------------- */
 
 static int intent_value(struct check *check, const struct id128 *id,

@@ -3,12 +3,11 @@
  * Mending one volume.  Each step is atomic or may be done again, and the order
  * makes each stand on the ones before:
  *
- *   1. a lock record that can be read, for nothing goes without the lock;
- *   2. the header's counts, for a fold under wrong ones overwrites pages;
- *   3. recovery, as any open for writing does it;
- *   4. what is left over, for only now is known what isn't.
+ *   1. the header's counts, for a fold under wrong ones overwrites pages;
+ *   2. recovery, as any open for writing does it;
+ *   3. what is left over, for only now is known what isn't.
  *
- * The lock is held only during 2 and 4, each of which looks anew.
+ * The lock is held only during 1 and 3, each of which looks anew.
  */
 #include "check/check.h"
 
@@ -22,7 +21,7 @@ struct repair {
     struct check *check;
     struct volume *volume;
     struct look *first;         /* without the lock */
-    char *open_failure;         /* of step 3; or NULL */
+    char *open_failure;         /* of step 2; or NULL */
     GHashTable *told;           /* keys of candidates */
 };
 
@@ -225,24 +224,6 @@ static int fix_locked(struct repair *repair, bool removals,
 
 /* --- The steps ------------------------------------------------------------ */
 
-static int step_lock(struct repair *repair, GError **error)
-{
-    struct store *store = repair->check->store;
-    struct look *look = repair->first;
-    int rc = 0;
-
-    for (guint i = 0; i < look->candidates->len; i++) {
-        struct candidate *candidate =
-            &g_array_index(look->candidates, struct candidate, i);
-
-        if (candidate->fix == FIX_LOCK) {
-            rc = store->driver->reset_lock(store, &repair->volume->id, error);
-            tell_tried(repair, candidate, rc, error ? *error : NULL);
-        }
-    }
-    return rc;
-}
-
 static int step_counts(struct repair *repair, GError **error)
 {
     struct look *look = NULL;
@@ -330,11 +311,9 @@ static bool is_in_use(struct repair *repair, GError **error)
 static void repair_run(struct repair *repair)
 {
     g_autoptr(GError) error = NULL;
-    int rc = is_in_use(repair, &error) ? -EBUSY : step_lock(repair, &error);
+    int rc = is_in_use(repair, &error) ? -EBUSY
+                                       : step_counts(repair, &error);
 
-    if (rc == 0) {
-        rc = step_counts(repair, &error);
-    }
     if (rc == 0) {
         step_open(repair);
         rc = step_rest(repair, &error);
