@@ -222,7 +222,6 @@ static int import_tell(const struct wanted *wanted, const char *name,
     return wanted->each ? wanted->each(&volume, wanted->opaque) : 0;
 }
 
-/* Each sees what the ones before brought. */
 static int import_volume(struct check *check, int fd, struct wanted *wanted,
                          const struct stored_volume *stored)
 {
@@ -233,13 +232,13 @@ static int import_volume(struct check *check, int fd, struct wanted *wanted,
         .stored = stored,
     };
     g_autoptr(GError) error = NULL;
-    int rc = inventory_take(check, &check->inventory, &error);
+    int rc = install_volume(&install, &error);
 
-    if (rc == 0) {
-        rc = install_volume(&install, &error);
+    if (rc == 0 && !(wanted->flags & ARCHIP_IMPORT_DRY_RUN)) {
+        /* The next ones must not take what this one has. */
+        inventory_renew_volume(check, check->inventory, &stored->id,
+                               stored->name);
     }
-    inventory_free(check->inventory);
-    check->inventory = NULL;
     if (rc < 0 && !wanted->result) {
         wanted->result = rc;
         api_fail_text(-rc, "volume '%s': %s", stored->name, error->message);
@@ -289,7 +288,10 @@ static int import_volumes(archip_store *store, int fd,
     if (rc < 0) {
         return rc;
     }
-    rc = import_missing(volumes, wanted);
+    rc = inventory_take(&check, &check.inventory, error);
+    if (rc == 0) {
+        rc = import_missing(volumes, wanted);
+    }
     for (guint i = 0; rc == 0 && i < volumes->len; i++) {
         const struct stored_volume *stored = volumes->pdata[i];
 
@@ -297,6 +299,7 @@ static int import_volumes(archip_store *store, int fd,
             rc = import_volume(&check, fd, wanted, stored);
         }
     }
+    inventory_free(check.inventory);
     g_free(check.hindrance);
     store_queue_close(check.queue);
     return rc;

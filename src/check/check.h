@@ -136,6 +136,9 @@ void id_table_add(GHashTable *table, const struct id128 *id, gpointer value);
 int inventory_take(struct check *check, struct inventory **inventory,
                    GError **error);
 void inventory_free(struct inventory *inventory);
+/* This volume was made, by that name, since. */
+void inventory_renew_volume(struct check *check, struct inventory *inventory,
+                            const struct id128 *id, const char *name);
 struct volume *inventory_find(const struct inventory *inventory,
                               const struct id128 *id);
 /* How many maps claim it. */

@@ -460,3 +460,37 @@ int inventory_take(struct check *check, struct inventory **inventory,
     *inventory = taken;
     return 0;
 }
+
+static void forget_claims(struct inventory *inventory, struct volume *volume)
+{
+    GHashTableIter iter;
+    void *volumes;
+
+    g_hash_table_iter_init(&iter, inventory->claims);
+    while (g_hash_table_iter_next(&iter, NULL, &volumes)) {
+        while (g_ptr_array_remove(volumes, volume)) {
+        }
+    }
+    g_ptr_array_remove(inventory->order, volume);
+}
+
+void inventory_renew_volume(struct check *check, struct inventory *inventory,
+                            const struct id128 *id, const char *name)
+{
+    struct volume *volume = inventory_find(inventory, id);
+    void *key;
+
+    if (volume) {
+        forget_claims(inventory, volume);
+        g_hash_table_remove(inventory->volumes, id);
+    }
+    g_hash_table_replace(inventory->names, g_strdup(name),
+                         g_memdup2(id, sizeof(*id)));
+    take_volume(check, inventory, id);
+    volume = inventory_find(inventory, id);
+    if (volume) {
+        g_hash_table_lookup_extended(inventory->names, name, &key, NULL);
+        g_ptr_array_add(volume->names, key);
+        connect_claims(inventory, volume);
+    }
+}
