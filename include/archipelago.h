@@ -230,6 +230,121 @@ typedef struct archip_usage {
 /* Exact, by asking the store for each object: takes time.  May block. */
 int archip_volume_get_usage(archip_volume *volume, archip_usage *usage);
 
+/* --- Check and repair ----------------------------------------------------- */
+
+typedef enum archip_severity {
+    ARCHIP_NOTE = 1,          /* nothing wrong in itself: mostly what a crash
+                                 leaves and the next open for writing mends */
+    ARCHIP_LEAK,              /* takes space or a name, and harms nobody */
+    ARCHIP_DAMAGE,            /* something is wrong, or lost */
+} archip_severity;
+
+typedef enum archip_outcome {
+    ARCHIP_FOUND = 1,         /* a repair would do `action` */
+    ARCHIP_KEPT,              /* no repair can help: `action` says why, or who
+                                 can */
+    ARCHIP_REPAIRED,          /* `action` was done */
+    ARCHIP_FAILED,            /* it was tried: `action` says what failed */
+} archip_outcome;
+
+typedef struct archip_finding {
+    const char *code;         /* stable, such as "object-missing"; the list is
+                                 in archipelago(1) */
+    archip_severity severity;
+    archip_outcome outcome;
+    const char *volume;       /* its name; NULL: none, or none that is known */
+    const char *place;        /* where, for people */
+    const char *text;         /* what it means */
+    const char *action;
+    uint64_t count;           /* how many such things stand at `place` */
+    uint64_t reserved[8];
+} archip_finding;
+
+typedef struct archip_check_summary {
+    uint64_t volume_count;    /* looked at */
+    uint64_t busy_count;      /* of them open for writing meanwhile: what is on
+                                 its way there isn't judged */
+    uint64_t unchecked_count; /* of them not, or not wholly, looked at */
+    uint64_t object_count, page_count;  /* looked at */
+    uint64_t note_count, leak_count, damage_count;  /* findings */
+    uint64_t repaired_count;  /* of the leaks and damages */
+    uint64_t failed_count;    /* repairs that were tried in vain */
+    uint64_t reserved[8];
+} archip_check_summary;
+
+/* Mend what can be mended.  Nothing that could be somebody's data is removed:
+ * it is set aside, or stays. */
+#define ARCHIP_CHECK_REPAIR 0x1u
+
+typedef struct archip_check_options {
+    uint32_t flags;           /* ARCHIP_CHECK_... */
+    const char *const *volumes;     /* names, then NULL; NULL: all there is */
+    /* For each finding; non-zero ends the check and is returned. */
+    int (*finding)(const archip_finding *finding, void *opaque);
+    /* Now and then; likewise.  May be NULL. */
+    int (*progress)(uint64_t done, uint64_t total, void *opaque);
+    void *opaque;
+    uint64_t reserved[8];
+} archip_check_options;
+
+/*
+ * Look at everything in the store, or at some volumes: names, headers, maps,
+ * journals, objects, locks, and operations that were left half done.  Volumes
+ * that are open meanwhile aren't disturbed: no lock is taken but for a repair,
+ * which leaves alone what it can't lock.  A repair that is ended anywhere
+ * leaves things no worse and can be begun again.  May block for long.
+ * 0: all was looked at, whatever was found; `summary` (may be NULL) says what.
+ * -ENOENT: no such volume; else what kept it from looking, also in part.
+ */
+int archip_check(archip_store *store, const archip_check_options *options,
+                 archip_check_summary *summary);
+
+/* --- Metadata in a file --------------------------------------------------- */
+
+typedef struct archip_metadata_volume {
+    const char *name;
+    const char *id;           /* 32 hex digits, or NULL */
+    const char *error;        /* NULL: done; else why it was left out */
+    uint64_t page_count;      /* of its map */
+    uint64_t missing_count;   /* import: objects that the map names and that
+                                 aren't there */
+    uint64_t newer_count;     /* import: objects in its current layer that the
+                                 map doesn't name, written since the export */
+    uint64_t reserved[8];
+} archip_metadata_volume;
+
+/*
+ * Write headers and maps of all volumes, or of those named (NULL at the end),
+ * to `fd`, from where it stands.  Volumes may be in use: each is of one moment,
+ * with all that it had flushed by then.  The same metadata makes the same
+ * bytes. `each` (may be NULL) is called for each volume; non-zero ends it and
+ * is returned.  A volume that can't be read is left out, and its -errno is
+ * returned in the end.
+ */
+int archip_metadata_export(archip_store *store, int fd,
+                           const char *const *volumes,
+                           int (*each)(const archip_metadata_volume *volume,
+                                       void *opaque),
+                           void *opaque);
+
+#define ARCHIP_IMPORT_OVERWRITE 0x1u /* also volumes that are there: what they
+                                        have is set aside */
+#define ARCHIP_IMPORT_FORCE 0x2u     /* also with objects missing */
+#define ARCHIP_IMPORT_DRY_RUN 0x4u   /* only look */
+
+/*
+ * Bring back volumes out of such a file, which `fd` must be able to seek in.
+ * All of it is read and checked before anything is done.  A volume that is
+ * there (-EEXIST), is in use (-EBUSY) or lacks objects (-ENODATA) is left out;
+ * the first such -errno is returned when all others were done.  docs/FORMAT.md
+ * says what state a volume comes back to.
+ */
+int archip_metadata_import(archip_store *store, int fd,
+                           const char *const *volumes, unsigned flags,
+                           int (*each)(const archip_metadata_volume *volume,
+                                       void *opaque),
+                           void *opaque);
+
 /* --- Queues: asynchronous requests --------------------------------------- */
 
 /* Requests may be carried out inside archip_submit(): fastest where the caller

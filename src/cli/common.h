@@ -28,6 +28,8 @@ enum {
     CODE_BUSY = 5,          /* the volume is open elsewhere */
     CODE_DAMAGED = 6,       /* the volume or store is corrupt */
     CODE_SPACE = 7,         /* no space left */
+    CODE_LEAKS = 8,         /* check: no damage, but things left over */
+    CODE_REPAIRED = 9,      /* check: all that was wrong was mended */
 };
 
 #define CLI_ERROR (cli_error_quark())
@@ -54,7 +56,8 @@ struct command {
 
 extern const struct command command_create, command_list, command_info,
     command_map, command_du, command_resize, command_remove, command_import,
-    command_export, command_status;
+    command_export, command_status, command_check,
+    command_metadata;
 
 /* One run of a subcommand. */
 struct cli {

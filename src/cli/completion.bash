@@ -17,13 +17,15 @@ _archipelago_options()
             echo "$all --json --format --size --object-size --description" \
                 "--existing --detect-zeroes --no-detect-zeroes --quiet"
             ;;
+        check) echo "$all --json --repair --dry-run --quiet" ;;
+        metadata) echo "$all --json --force --overwrite --dry-run" ;;
         export) echo "$all --json --format --force --detect-zeroes --quiet" ;;
         "") echo "--help --version" ;;
     esac
 }
 
 _archipelago_commands="create list info map du resize remove import export \
-status"
+status check metadata"
 
 # Names of volumes in the store named on the line, else in the default one.
 _archipelago_volumes()
@@ -63,11 +65,15 @@ _archipelago_argument()
     position=$(_archipelago_position)
 
     case "$1:$position" in
-        info:0 | map:0 | resize:0 | export:0 | list:0 | du:* | remove:*)
+        info:0 | map:0 | resize:0 | export:0 | list:0 | du:* | remove:* | \
+            check:*)
             mapfile -t COMPREPLY < <(compgen -W "$(_archipelago_volumes)" \
                 -- "$current")
             ;;
-        import:0 | export:1)
+        metadata:0)
+            mapfile -t COMPREPLY < <(compgen -W "export import" -- "$current")
+            ;;
+        import:0 | export:1 | metadata:1)
             compopt -o filenames 2> /dev/null
             mapfile -t COMPREPLY < <(compgen -f -- "$current")
             ;;

@@ -13,7 +13,8 @@
 static const struct command *const commands[] = {
     &command_create, &command_list,   &command_info,   &command_map,
     &command_du,     &command_resize, &command_remove, &command_import,
-    &command_export, &command_status,
+    &command_export, &command_status, &command_check,
+    &command_metadata,
 };
 
 static const struct command *find(const char *name)

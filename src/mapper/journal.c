@@ -410,6 +410,10 @@ static int replay_tail(struct replay *replay, size_t at, GError **error)
                                "a damaged record stands before a good one");
         }
     }
+    while (at < replay->size_bytes && replay->bytes[at] == 0) {
+        at++;
+    }
+    replay->map->journal.torn |= at < replay->size_bytes;
     return 0;
 }
 
@@ -540,6 +544,47 @@ int map_replay(struct map *map, GError **error)
                                           epoch };
 
             g_array_append_val(map->garbage, stale);
+        }
+    }
+    return rc;
+}
+
+static int epoch_copy(struct map *map, uint64_t epoch,
+                      int (*each)(uint64_t epoch, const void *records,
+                                  size_t bytes, void *opaque),
+                      void *opaque, GError **error)
+{
+    struct replay replay = { .map = map, .epoch = epoch };
+    int rc = journal_read(&replay, error);
+    size_t at = 0, bytes;
+
+    while (rc == 0 && at < replay.size_bytes &&
+           (bytes = record_check(&replay, at)) > 0) {
+        at += bytes;
+    }
+    if (rc == 0 && at > 0) {
+        rc = each(epoch, replay.bytes, at, opaque);
+    }
+    g_free(replay.bytes);
+    return rc;
+}
+
+int map_journals(struct map *map,
+                 int (*each)(uint64_t epoch, const void *records,
+                             size_t bytes, void *opaque),
+                 void *opaque, GError **error)
+{
+    g_autoptr(GArray) epochs = g_array_new(false, false, sizeof(uint64_t));
+    int rc = map->store->driver->list_objects(
+        map->store, STORE_JOURNAL, &map->header.id, epoch_collect, epochs,
+        error);
+
+    g_array_sort(epochs, epoch_compare);
+    for (guint i = epochs->len; rc == 0 && i-- > 0;) {
+        uint64_t epoch = g_array_index(epochs, uint64_t, i);
+
+        if (epoch >= map->stored.journal_epoch) {
+            rc = epoch_copy(map, epoch, each, opaque, error);
         }
     }
     return rc;

@@ -82,6 +82,7 @@ struct map_journal {
     uint64_t offset_bytes;          /* where it goes; 0: create the journal */
     uint64_t oldest_epoch;          /* that the header in the store names */
     bool broken;                    /* a write failed: go to a new epoch */
+    bool torn;                      /* a tail that can't be read was dropped */
 };
 
 struct map {
@@ -269,6 +270,17 @@ bool map_is_overfull(const struct map *map);
 
 /* Apply the journals of the header's epoch and later.  Blocks. */
 int map_replay(struct map *map, GError **error);
+
+/*
+ * Call `each`, from the last epoch to the first, with the good records of each
+ * journal that belongs to the stored header.  With a reader's lock, taken before
+ * the map was opened, they make one state together, even beside a writer: an
+ * epoch that isn't the last any more is complete.  Blocks.
+ */
+int map_journals(struct map *map,
+                 int (*each)(uint64_t epoch, const void *records,
+                             size_t bytes, void *opaque),
+                 void *opaque, GError **error);
 
 /* --- checkpoint.c: folding into pages ------------------------------------------------ */
 

@@ -15,6 +15,8 @@
  *   STORE/maps/XX/ID/journal.EPOCH  objects STORE_JOURNAL
  *   STORE/maps/XX/ID/pages/FAN/N    objects STORE_PAGE
  *   STORE/blocks/XX/ID/FAN/N        objects STORE_BLOCK
+ *   STORE/set-aside/...             what a repair took out of the way; made
+ *                                   when first needed
  *
  * ID is 32 hex digits, XX its first two, EPOCH 16 hex digits, N the number in
  * hex without leading zeroes, FAN the number / 1024 in at least 3 hex digits.
@@ -30,6 +32,8 @@
 #define DIR_FORMAT_NAME "archipelago-store"
 #define DIR_TEMPORARY ".new-"
 #define DIR_FAN_BITS 10
+#define DIR_ASIDE "set-aside"
+#define DIR_ASIDE_SLASH '%'
 
 #define DIR_FORMAT_MAGIC "ARCHSTOR"
 #define DIR_FORMAT_VERSION 1u

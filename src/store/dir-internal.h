@@ -225,8 +225,19 @@ int dir_get_file(struct dir_store *dir, const char *path, size_t bytes_max,
                  GBytes **value);
 /* Remove what puts left that died in the folder. */
 void dir_clean_temporaries(struct dir_store *dir, const char *path);
+/* Where a record lies, below the store; -EINVAL when it has no name. */
+int dir_record_path(const struct store_record *record,
+                    char path[DIR_PATH_BYTES], GError **error);
+/* Is it a name of a volume? */
+bool dir_name_is_safe(const char *name);
 
 /* --- dir-sets.c: all objects of an id ------------------------------------- */
+
+/* Call `each` for every name in the folder `name` of `at_fd`, until it returns
+ * non-zero, which is returned.  0 when there is no such folder. */
+int dir_walk(int at_fd, const char *name,
+             int (*each)(int folder_fd, const char *entry, void *opaque),
+             void *opaque);
 
 int dir_list_objects(struct store *store, enum store_kind kind,
                      const struct id128 *id,
@@ -240,6 +251,27 @@ int dir_sync_all(struct store *store, enum store_kind kind,
 int dir_remove_all(struct store *store, enum store_kind kind,
                    const struct id128 *id, GError **error);
 
+/* --- dir-strays.c: what is there, and putting it elsewhere ----------------- */
+
+void dir_look(struct store *store, bool only);
+int dir_list_ids(struct store *store, enum store_kind kind,
+                 int (*each)(const struct id128 *id, void *opaque),
+                 void *opaque, GError **error);
+int dir_list_sizes(struct store *store, enum store_kind kind,
+                   const struct id128 *id,
+                   int (*each)(uint64_t number, uint64_t size_bytes,
+                               void *opaque),
+                   void *opaque, GError **error);
+int dir_list_strays(struct store *store,
+                    int (*each)(const char *stray, bool litter, void *opaque),
+                    void *opaque, GError **error);
+int dir_trim(struct store *store, const struct store_object *object,
+             uint64_t size_bytes, GError **error);
+int dir_set_aside(struct store *store, const struct store_thing *thing,
+                  GError **error);
+int dir_take_back(struct store *store, const struct store_thing *thing,
+                  GError **error);
+
 /* --- dir-lock.c ----------------------------------------------------------- */
 
 int dir_lock(struct store *store, const struct id128 *id,
@@ -251,6 +283,8 @@ int dir_holder(struct store *store, const struct id128 *id,
                struct store_owner *holder, bool *held, GError **error);
 int dir_exclude_readers(struct store_lock *lock);
 void dir_admit_readers(struct store_lock *lock);
+int dir_reset_lock(struct store *store, const struct id128 *id,
+                   GError **error);
 
 /* --- dir.c: the store ----------------------------------------------------- */
 
@@ -260,6 +294,7 @@ struct dir_store {
     char *path;                 /* as given, for messages */
     int root_fd;
     bool direct;                /* O_DIRECT and libaio */
+    gint look_only;             /* atomic: listing cleans nothing up */
     struct dir_pool pool;
 
     GMutex lock;                /* guards all below */

@@ -386,6 +386,46 @@ void dir_admit_readers(struct store_lock *base)
     }
 }
 
+/* --- Mending -------------------------------------------------------------- */
+
+/* Both slots are torn: the token goes on from the clock in nanoseconds, which
+ * no count of acquisitions has reached. */
+static int mend_record(int fd)
+{
+    struct dir_lock lock = {.fd = fd};
+    struct lock_record record;
+    int result = read_record(fd, &record);
+
+    if (result != -EUCLEAN) {
+        return result;
+    }
+    lock.owner.token = (uint64_t)sys.realtime_ns();
+    lock.owner.since_ns = sys.realtime_ns();
+    g_strlcpy(lock.owner.owner, "check", sizeof(lock.owner.owner));
+    return write_slot(&lock);
+}
+
+int dir_reset_lock(struct store *store, const struct id128 *id,
+                   GError **error)
+{
+    char path[DIR_PATH_BYTES];
+    int busy_fd = -1, fd, result;
+
+    lock_path(id, "/lock", path);
+    fd = take_file(store->state, path, LOCK_EX, &busy_fd);
+    if (fd == -EWOULDBLOCK) {
+        sys.close(busy_fd);
+        return error_set(error, EBUSY, "somebody holds it");
+    }
+    result = fd < 0 ? fd : mend_record(fd);
+    if (fd >= 0) {
+        sys.close(fd);
+    }
+    return result < 0 ? error_set_errno(error, -result, "cannot mend %s/%s",
+                                        dir_path_of(store), path)
+                      : 0;
+}
+
 /* --- The driver's calls --------------------------------------------------- */
 
 int dir_lock(struct store *store, const struct id128 *id,

@@ -23,7 +23,7 @@
 /* --- Names ---------------------------------------------------------------- */
 
 /* The rule of archip_name_check(), again: what gets here becomes a path. */
-static bool name_is_safe(const char *name)
+bool dir_name_is_safe(const char *name)
 {
     return name && (g_ascii_isalnum(name[0]) || name[0] == '_') &&
            strlen(name) <= 128 &&
@@ -32,14 +32,14 @@ static bool name_is_safe(const char *name)
                strlen(name);
 }
 
-static int record_path(const struct store_record *record,
-                       char path[DIR_PATH_BYTES], GError **error)
+int dir_record_path(const struct store_record *record,
+                    char path[DIR_PATH_BYTES], GError **error)
 {
     char id[ID128_TEXT_BYTES];
 
     switch (record->kind) {
     case STORE_NAME:
-        if (!name_is_safe(record->text)) {
+        if (!dir_name_is_safe(record->text)) {
             return error_set(error, EINVAL, "\"%s\" is not a name",
                              record->text ? record->text : "");
         }
@@ -104,7 +104,7 @@ int dir_get(struct store *store, const struct store_record *record,
             GBytes **value, GError **error)
 {
     char path[DIR_PATH_BYTES];
-    int result = record_path(record, path, error);
+    int result = dir_record_path(record, path, error);
 
     if (result < 0) {
         return result;
@@ -257,7 +257,7 @@ int dir_put(struct store *store, const struct store_record *record,
             const void *value, size_t bytes, bool exclusive, GError **error)
 {
     char path[DIR_PATH_BYTES];
-    int result = record_path(record, path, error);
+    int result = dir_record_path(record, path, error);
 
     g_assert(bytes <= STORE_RECORD_BYTES_MAX);
     if (result < 0) {
@@ -292,7 +292,7 @@ int dir_drop(struct store *store, const struct store_record *record,
              GError **error)
 {
     char path[DIR_PATH_BYTES];
-    int result = record_path(record, path, error);
+    int result = dir_record_path(record, path, error);
 
     if (result < 0) {
         return result;
@@ -358,7 +358,9 @@ static int add_names(struct dir_store *dir, const char *path, GPtrArray *names)
     }
     while (errno = 0, (entry = readdir(folder))) {
         if (g_str_has_prefix(entry->d_name, DIR_TEMPORARY)) {
-            clean_temporary(fd, entry->d_name);
+            if (!g_atomic_int_get(&dir->look_only)) {
+                clean_temporary(fd, entry->d_name);
+            }
         } else if (entry->d_name[0] != '.') {
             g_ptr_array_add(names, g_strdup(entry->d_name));
         }
@@ -415,7 +417,7 @@ static bool parse_name(enum store_record_kind kind, const char *name,
     *record = (struct store_record){.kind = kind};
     if (kind == STORE_NAME) {
         record->text = name;
-        return name_is_safe(name);
+        return dir_name_is_safe(name);
     }
     return id128_parse(name, &record->id);
 }

@@ -13,11 +13,9 @@
 
 /* --- Walking folders ------------------------------------------------------ */
 
-/* Call `each` for every name in the folder `name` of `at_fd`.  0 when there is
- * no such folder. */
-static int walk(int at_fd, const char *name,
-                int (*each)(int folder_fd, const char *entry, void *opaque),
-                void *opaque)
+int dir_walk(int at_fd, const char *name,
+             int (*each)(int folder_fd, const char *entry, void *opaque),
+             void *opaque)
 {
     int fd = sys.openat(at_fd, name,
                         O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC, 0);
@@ -86,7 +84,7 @@ static int list_fan(int folder_fd, const char *name, void *opaque)
     uint64_t fan;
 
     return dir_parse_number(name, &fan)
-               ? walk(folder_fd, name, list_numbered, opaque)
+               ? dir_walk(folder_fd, name, list_numbered, opaque)
                : 0;
 }
 
@@ -124,7 +122,7 @@ int dir_list_objects(struct store *store, enum store_kind kind,
         return 0;
     }
     if (fd >= 0) {
-        result = walk(fd, kind == STORE_PAGE ? "pages" : ".",
+        result = dir_walk(fd, kind == STORE_PAGE ? "pages" : ".",
                       kind == STORE_JOURNAL ? list_journal : list_fan,
                       &listing);
         sys.close(fd);
@@ -208,7 +206,7 @@ static int remove_entry(int folder_fd, const char *name, void *opaque)
     if (errno != EISDIR && errno != EPERM) {
         return -errno;
     }
-    result = walk(folder_fd, name, remove_entry, NULL);
+    result = dir_walk(folder_fd, name, remove_entry, NULL);
     if (result < 0) {
         return result;
     }

@@ -415,6 +415,7 @@ static int dir_store_open(struct store *store, const char *path,
     }
     dir_cache_init(dir, (unsigned)fds);
     dir_pool_init(&dir->pool, (unsigned)threads);
+    store->full_size = true;
     store->state = dir;
     return 0;
 }
@@ -473,4 +474,12 @@ const struct store_driver store_dir = {
     .holder = dir_holder,
     .exclude_readers = dir_exclude_readers,
     .admit_readers = dir_admit_readers,
+    .look = dir_look,
+    .list_ids = dir_list_ids,
+    .list_sizes = dir_list_sizes,
+    .list_strays = dir_list_strays,
+    .trim = dir_trim,
+    .set_aside = dir_set_aside,
+    .take_back = dir_take_back,
+    .reset_lock = dir_reset_lock,
 };

@@ -82,6 +82,13 @@ static const char *const op_names[] = {
     [FAULT_LOCK] = "lock",
     [FAULT_HOLDER] = "holder",
     [FAULT_EXCLUDE_READERS] = "exclude_readers",
+    [FAULT_LIST_IDS] = "list_ids",
+    [FAULT_LIST_SIZES] = "list_sizes",
+    [FAULT_LIST_STRAYS] = "list_strays",
+    [FAULT_TRIM] = "trim",
+    [FAULT_SET_ASIDE] = "set_aside",
+    [FAULT_TAKE_BACK] = "take_back",
+    [FAULT_RESET_LOCK] = "reset_lock",
     [FAULT_ANY] = "any",
 };
 
@@ -191,6 +198,10 @@ static bool can_be_late(enum fault_op op)
     case FAULT_DROP:
     case FAULT_SYNC_ALL:
     case FAULT_REMOVE_ALL:
+    case FAULT_TRIM:
+    case FAULT_SET_ASIDE:
+    case FAULT_TAKE_BACK:
+    case FAULT_RESET_LOCK:
         return true;
     default:
         return false;
@@ -325,6 +336,7 @@ static int fault_open(struct store *store, const char *path,
     }
     store->alignment_bytes = state->inner->alignment_bytes;
     store->memory_alignment_bytes = state->inner->memory_alignment_bytes;
+    store->full_size = state->inner->full_size;
     store->state = state;
     return 0;
 }
@@ -673,6 +685,63 @@ static void fault_admit_readers(struct store_lock *lock)
     fault->inner->store->driver->admit_readers(fault->inner);
 }
 
+/* --- Check and repair ----------------------------------------------------- */
+
+static void fault_look(struct store *store, bool only)
+{
+    struct store *inner = fault_inner(store);
+
+    inner->driver->look(inner, only);
+}
+
+static int fault_list_ids(struct store *store, enum store_kind kind,
+                          int (*each)(const struct id128 *id, void *opaque),
+                          void *opaque, GError **error)
+{
+    WRAP(FAULT_LIST_IDS, list_ids, kind, each, opaque);
+}
+
+static int fault_list_sizes(struct store *store, enum store_kind kind,
+                            const struct id128 *id,
+                            int (*each)(uint64_t number, uint64_t size_bytes,
+                                        void *opaque),
+                            void *opaque, GError **error)
+{
+    WRAP(FAULT_LIST_SIZES, list_sizes, kind, id, each, opaque);
+}
+
+static int fault_list_strays(struct store *store,
+                             int (*each)(const char *stray, bool litter,
+                                         void *opaque),
+                             void *opaque, GError **error)
+{
+    WRAP(FAULT_LIST_STRAYS, list_strays, each, opaque);
+}
+
+static int fault_trim(struct store *store, const struct store_object *object,
+                      uint64_t size_bytes, GError **error)
+{
+    WRAP(FAULT_TRIM, trim, object, size_bytes);
+}
+
+static int fault_set_aside(struct store *store,
+                           const struct store_thing *thing, GError **error)
+{
+    WRAP(FAULT_SET_ASIDE, set_aside, thing);
+}
+
+static int fault_take_back(struct store *store,
+                           const struct store_thing *thing, GError **error)
+{
+    WRAP(FAULT_TAKE_BACK, take_back, thing);
+}
+
+static int fault_reset_lock(struct store *store, const struct id128 *id,
+                            GError **error)
+{
+    WRAP(FAULT_RESET_LOCK, reset_lock, id);
+}
+
 const struct store_driver store_fault = {
     .name = "fault",
     .open = fault_open,
@@ -697,4 +766,12 @@ const struct store_driver store_fault = {
     .holder = fault_holder,
     .exclude_readers = fault_exclude_readers,
     .admit_readers = fault_admit_readers,
+    .look = fault_look,
+    .list_ids = fault_list_ids,
+    .list_sizes = fault_list_sizes,
+    .list_strays = fault_list_strays,
+    .trim = fault_trim,
+    .set_aside = fault_set_aside,
+    .take_back = fault_take_back,
+    .reset_lock = fault_reset_lock,
 };

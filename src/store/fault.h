@@ -7,8 +7,9 @@
  *
  *   op=NAME       which operations: read write zero punch sync remove extent,
  *                 get put drop list list_objects allocated sync_all
- *                 remove_all lock holder exclude_readers, or any (the
- *                 default)
+ *                 remove_all lock holder exclude_readers list_ids
+ *                 list_sizes list_strays trim set_aside take_back
+ *                 reset_lock, or any (the default)
  *   nth=N         the first of them to fail, counted from 1 (the default)
  *   times=N       how many fail from there on: 1 by default, 0 for good
  *   errno=N       with what: 5 (EIO) by default
@@ -53,6 +54,13 @@ enum fault_op {
     FAULT_LOCK,
     FAULT_HOLDER,
     FAULT_EXCLUDE_READERS,
+    FAULT_LIST_IDS,
+    FAULT_LIST_SIZES,
+    FAULT_LIST_STRAYS,
+    FAULT_TRIM,
+    FAULT_SET_ASIDE,
+    FAULT_TAKE_BACK,
+    FAULT_RESET_LOCK,
     FAULT_ANY,
 };
 

@@ -44,6 +44,8 @@ struct world {
     GHashTable *objects;        /* struct store_object -> struct object */
     GHashTable *records;        /* record_key() -> GBytes */
     GHashTable *locks;          /* struct id128 -> struct lock_state */
+    GHashTable *aside;          /* as `objects`: what was set aside of them */
+    GHashTable *records_aside;  /* as `records` */
 };
 
 struct memory_queue {
@@ -91,6 +93,10 @@ static struct world *world_new(void)
     world->records = g_hash_table_new_full(g_str_hash, g_str_equal, g_free,
                                            (GDestroyNotify)g_bytes_unref);
     world->locks = g_hash_table_new_full(id_hash, id_equal, g_free, g_free);
+    world->aside = g_hash_table_new_full(
+        store_object_hash, store_object_equal, g_free, object_free);
+    world->records_aside = g_hash_table_new_full(
+        g_str_hash, g_str_equal, g_free, (GDestroyNotify)g_bytes_unref);
     return world;
 }
 
@@ -751,6 +757,225 @@ static void memory_admit_readers(struct store_lock *lock)
     g_mutex_unlock(&world->lock);
 }
 
+/* --- Check and repair ----------------------------------------------------- */
+
+static void memory_look(struct store *store, bool only)
+{
+}
+
+static gboolean has_kind(const struct store_object *name, enum store_kind kind)
+{
+    return (name->kind == STORE_BLOCK) == (kind == STORE_BLOCK);
+}
+
+/* The headers of maps have a place there, too. */
+static void add_header_ids(struct world *world, GHashTable *ids)
+{
+    char prefix = '0' + STORE_HEADER;
+    GHashTableIter iter;
+    void *key;
+
+    g_hash_table_iter_init(&iter, world->records);
+    while (g_hash_table_iter_next(&iter, &key, NULL)) {
+        struct id128 id;
+
+        if (*(char *)key == prefix && id128_parse((char *)key + 2, &id)) {
+            g_hash_table_add(ids, g_memdup2(&id, sizeof(id)));
+        }
+    }
+}
+
+static int memory_list_ids(struct store *store, enum store_kind kind,
+                           int (*each)(const struct id128 *id, void *opaque),
+                           void *opaque, GError **error)
+{
+    g_autoptr(GHashTable) ids =
+        g_hash_table_new_full(id_hash, id_equal, g_free, NULL);
+    struct world *world = store->state;
+    GHashTableIter iter;
+    int result = 0;
+    void *key;
+
+    g_mutex_lock(&world->lock);
+    g_hash_table_iter_init(&iter, world->objects);
+    while (g_hash_table_iter_next(&iter, &key, NULL)) {
+        struct store_object *name = key;
+
+        if (has_kind(name, kind)) {
+            g_hash_table_add(ids, g_memdup2(&name->id, sizeof(name->id)));
+        }
+    }
+    if (kind != STORE_BLOCK) {
+        add_header_ids(world, ids);
+    }
+    g_mutex_unlock(&world->lock);
+    g_hash_table_iter_init(&iter, ids);
+    while (result == 0 && g_hash_table_iter_next(&iter, &key, NULL)) {
+        result = each(key, opaque);
+    }
+    return result;
+}
+
+static int memory_list_sizes(struct store *store, enum store_kind kind,
+                             const struct id128 *id,
+                             int (*each)(uint64_t number, uint64_t size_bytes,
+                                         void *opaque),
+                             void *opaque, GError **error)
+{
+    g_autoptr(GArray) found = g_array_new(FALSE, FALSE, sizeof(struct listed));
+    struct world *world = store->state;
+    GHashTableIter iter;
+    void *key, *value;
+    int result = 0;
+
+    g_mutex_lock(&world->lock);
+    g_hash_table_iter_init(&iter, world->objects);
+    while (g_hash_table_iter_next(&iter, &key, &value)) {
+        struct store_object *name = key;
+
+        if (name->kind == kind && id128_equal(&name->id, id)) {
+            struct listed one = {name->number,
+                                 ((struct object *)value)->size_bytes};
+
+            g_array_append_val(found, one);
+        }
+    }
+    g_mutex_unlock(&world->lock);
+    for (guint i = 0; i < found->len && result == 0; i++) {
+        struct listed *one = &g_array_index(found, struct listed, i);
+
+        result = each(one->number, one->allocated_bytes, opaque);
+    }
+    return result;
+}
+
+static int memory_list_strays(struct store *store,
+                              int (*each)(const char *stray, bool litter,
+                                          void *opaque),
+                              void *opaque, GError **error)
+{
+    return 0;
+}
+
+static int memory_trim(struct store *store, const struct store_object *name,
+                       uint64_t size_bytes, GError **error)
+{
+    struct world *world = store->state;
+    struct object *object;
+
+    g_mutex_lock(&world->lock);
+    object = object_find(world, name);
+    if (object && object->size_bytes > size_bytes) {
+        struct store_request rest = {
+            .op = STORE_PUNCH,
+            .object = *name,
+            .offset_bytes = size_bytes,
+            .length_bytes = object->size_bytes - size_bytes,
+        };
+
+        zero(world, &rest, false);
+        object->size_bytes = size_bytes;
+    }
+    g_mutex_unlock(&world->lock);
+    return object ? 0 : error_set(error, ENOENT, "there is no such object");
+}
+
+static bool is_of(const struct store_object *name,
+                  const struct store_thing *thing)
+{
+    return thing->type == STORE_THING_OBJECT
+               ? store_object_equal(name, &thing->object)
+               : thing->type == STORE_THING_SET &&
+                     has_kind(name, thing->object.kind) &&
+                     id128_equal(&name->id, &thing->object.id);
+}
+
+/* What of one table belongs to the thing, to the other; how many. */
+static unsigned move_objects(GHashTable *from, GHashTable *to,
+                             const struct store_thing *thing)
+{
+    GHashTableIter iter;
+    void *key, *value;
+    unsigned count = 0;
+
+    g_hash_table_iter_init(&iter, from);
+    while (g_hash_table_iter_next(&iter, &key, &value)) {
+        if (is_of(key, thing)) {
+            g_hash_table_iter_steal(&iter);
+            g_hash_table_replace(to, key, value);
+            count++;
+        }
+    }
+    return count;
+}
+
+static unsigned move_record(GHashTable *from, GHashTable *to,
+                            const struct store_thing *thing)
+{
+    struct store_record header = {STORE_HEADER, thing->object.id, NULL};
+    g_autofree char *key = record_key(
+        thing->type == STORE_THING_RECORD ? &thing->record : &header);
+    void *old_key, *value;
+
+    if ((thing->type != STORE_THING_RECORD &&
+         (thing->type != STORE_THING_SET ||
+          thing->object.kind == STORE_BLOCK)) ||
+        !g_hash_table_steal_extended(from, key, &old_key, &value)) {
+        return 0;
+    }
+    g_hash_table_replace(to, old_key, value);
+    return 1;
+}
+
+static int memory_set_aside(struct store *store,
+                            const struct store_thing *thing, GError **error)
+{
+    struct world *world = store->state;
+
+    g_mutex_lock(&world->lock);
+    move_objects(world->objects, world->aside, thing);
+    move_record(world->records, world->records_aside, thing);
+    g_mutex_unlock(&world->lock);
+    return 0;
+}
+
+static int memory_take_back(struct store *store,
+                            const struct store_thing *thing, GError **error)
+{
+    struct world *world = store->state;
+    GHashTableIter iter;
+    unsigned count = 0;
+    bool taken = false;
+    void *key;
+
+    g_mutex_lock(&world->lock);
+    g_hash_table_iter_init(&iter, world->objects);
+    while (!taken && g_hash_table_iter_next(&iter, &key, NULL)) {
+        taken = is_of(key, thing);
+    }
+    if (!taken) {
+        count = move_objects(world->aside, world->objects, thing) +
+                move_record(world->records_aside, world->records, thing);
+    }
+    g_mutex_unlock(&world->lock);
+    if (taken) {
+        return error_set(error, EEXIST, "its place is taken");
+    }
+    return count ? 0 : error_set(error, ENOENT, "it wasn't set aside");
+}
+
+static int memory_reset_lock(struct store *store, const struct id128 *id,
+                             GError **error)
+{
+    struct world *world = store->state;
+    bool held;
+
+    g_mutex_lock(&world->lock);
+    held = lock_find(world, id)->writer != NULL;
+    g_mutex_unlock(&world->lock);
+    return held ? error_set(error, EBUSY, "somebody holds it") : 0;
+}
+
 const struct store_driver store_memory = {
     .name = "memory",
     .open = memory_open,
@@ -775,4 +1000,12 @@ const struct store_driver store_memory = {
     .holder = memory_holder,
     .exclude_readers = memory_exclude_readers,
     .admit_readers = memory_admit_readers,
+    .look = memory_look,
+    .list_ids = memory_list_ids,
+    .list_sizes = memory_list_sizes,
+    .list_strays = memory_list_strays,
+    .trim = memory_trim,
+    .set_aside = memory_set_aside,
+    .take_back = memory_take_back,
+    .reset_lock = memory_reset_lock,
 };

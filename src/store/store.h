@@ -103,7 +103,7 @@ struct store_queue;
 /* The caller would wait anyhow: requests may be carried out by store_kick(). */
 #define STORE_QUEUE_MAY_BLOCK 0x1u
 
-/* --- Records ---------------------------------------------------------------- */
+/* --- Records -------------------------------------------------------------- */
 
 enum store_record_kind {
     STORE_HEADER,   /* by id: a map's header */
@@ -119,7 +119,7 @@ struct store_record {
 
 #define STORE_RECORD_BYTES_MAX 65536u
 
-/* --- Locks -------------------------------------------------------------------- */
+/* --- Locks ---------------------------------------------------------------- */
 
 /* Who holds, or held, a lock; what the lock's file says. */
 struct store_owner {
@@ -138,7 +138,24 @@ enum store_lock_mode {
 
 struct store_lock;          /* ends with store_unlock() or the process */
 
-/* --- The driver's table ---------------------------------------------------------- */
+/* --- Things, for check, backup and repair --------------------------------- */
+
+enum store_thing_type {
+    STORE_THING_OBJECT,     /* `object` */
+    STORE_THING_SET,        /* all of (object.kind, object.id); of PAGE and
+                               JOURNAL, all that shares their place */
+    STORE_THING_RECORD,     /* `record` */
+    STORE_THING_STRAY,      /* `stray`, as list_strays() has it */
+};
+
+struct store_thing {
+    enum store_thing_type type;
+    struct store_object object;
+    struct store_record record;
+    const char *stray;
+};
+
+/* --- The driver's table --------------------------------------------------- */
 
 struct store;
 
@@ -154,7 +171,8 @@ struct store_driver {
 
     /* `path` is what follows "NAME:", `options` what follows '?' as pairs
      * (never NULL); an option that isn't known is -EINVAL.  Sets
-     * store->alignment_bytes and store->memory_alignment_bytes. */
+     * store->alignment_bytes, store->memory_alignment_bytes and
+     * store->full_size. */
     int (*open)(struct store *store, const char *path, GHashTable *options,
                 unsigned flags, GError **error);
     void (*close)(struct store *store);
@@ -219,6 +237,46 @@ struct store_driver {
      * removed.  -EBUSY: there are readers; don't remove now. */
     int (*exclude_readers)(struct store_lock *lock);
     void (*admit_readers)(struct store_lock *lock);
+
+    /* --- For check and repair: these see also what nothing else names --- */
+
+    /* What other processes may have replaced is looked at anew.  `only`: until
+     * the next such call, listing changes nothing, not even what the driver
+     * itself left behind. */
+    void (*look)(struct store *store, bool only);
+    /* Each id that has a place for objects of `kind`, be it empty.  PAGE and
+     * JOURNAL share theirs with headers and locks: they list the same. */
+    int (*list_ids)(struct store *store, enum store_kind kind,
+                    int (*each)(const struct id128 *id, void *opaque),
+                    void *opaque, GError **error);
+    /* Each object of (kind, id), in any order, with how far it reaches. */
+    int (*list_sizes)(struct store *store, enum store_kind kind,
+                      const struct id128 *id,
+                      int (*each)(uint64_t number, uint64_t size_bytes,
+                                  void *opaque),
+                      void *opaque, GError **error);
+    /* Each thing that no other call can name.  `litter`: the driver knows it
+     * for its own, left by a crash. */
+    int (*list_strays)(struct store *store,
+                       int (*each)(const char *stray, bool litter,
+                                   void *opaque),
+                       void *opaque, GError **error);
+    /* Cut off what lies behind that size; durable on return.  -ENOENT. */
+    int (*trim)(struct store *store, const struct store_object *object,
+                uint64_t size_bytes, GError **error);
+    /* Move a thing to where no call finds it any more, but a person or
+     * take_back() does.  Atomic, durable on return; 0 also when it isn't
+     * there.  What was set aside before under that name stays, too. */
+    int (*set_aside)(struct store *store, const struct store_thing *thing,
+                     GError **error);
+    /* Move an object or a set back.  -ENOENT: it isn't there, -EEXIST: its
+     * place is taken. */
+    int (*take_back)(struct store *store, const struct store_thing *thing,
+                     GError **error);
+    /* A WRITE lock whose record can't be read gets a new one, with a token
+     * above any that was ever given.  -EBUSY: it is held. */
+    int (*reset_lock)(struct store *store, const struct id128 *id,
+                      GError **error);
 };
 
 struct store {
@@ -226,6 +284,8 @@ struct store {
     char *location;                     /* as given, without surprises */
     uint32_t alignment_bytes;           /* of offsets and lengths; 1: any */
     uint32_t memory_alignment_bytes;    /* of buffers; 1: any */
+    bool full_size;                     /* an object has its `create_bytes`
+                                           from the beginning */
     void *state;                        /* the driver's */
 };
 
@@ -237,7 +297,7 @@ struct store_lock {
     struct store *store;                /* drivers embed this first */
 };
 
-/* --- store.c: opening, and what is the same for every driver ------------------- */
+/* --- store.c: opening, and what is the same for every driver -------------- */
 
 /*
  * Open by "SCHEME:PATH[?KEY=VALUE[&KEY=VALUE]...]".  The caller closes it.

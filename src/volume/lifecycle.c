@@ -168,7 +168,7 @@ static int intents_collect(const struct store_record *record, void *opaque)
     return 0;
 }
 
-static int intent_finish(archip_store *store, const struct id128 *id,
+int volume_finish_intent(archip_store *store, const struct id128 *id,
                          GError **error)
 {
     struct intent intent = {
@@ -216,7 +216,7 @@ static void intents_finish(archip_store *store)
                                ids, NULL);
     for (guint i = 0; i < ids->len; i++) {
         /* A failure leaves the intent for the next one. */
-        intent_finish(store, &g_array_index(ids, struct id128, i), NULL);
+        volume_finish_intent(store, &g_array_index(ids, struct id128, i), NULL);
     }
 }
 
@@ -298,7 +298,7 @@ static int volume_create(archip_store *store, const char *name,
     }
     /* The name may be there although writing it reported an error. */
     store->store->driver->unlock(intent.lock);
-    intent_finish(store, &id, NULL);
+    volume_finish_intent(store, &id, NULL);
     return rc;
 }
 
@@ -383,7 +383,7 @@ static int volume_remove(archip_store *store, const char *name, GError **error)
     }
     if (rc < 0) {
         store->store->driver->unlock(intent.lock);
-        intent_finish(store, &id, NULL);
+        volume_finish_intent(store, &id, NULL);
         return rc;
     }
     intent_end(&intent, NULL);

@@ -340,6 +340,10 @@ void volume_set_size(archip_volume *volume, uint64_t size_bytes);
 
 int volume_find(archip_store *store, const char *name, struct id128 *id,
                 GError **error);
+/* Finish what the intent record of that volume says, if whoever wrote it is
+ * dead: else, or if it can't be told, nothing is done. */
+int volume_finish_intent(archip_store *store, const struct id128 *id,
+                         GError **error);
 void info_fill(archip_volume_info *info, const char *name,
                const struct map_header *header, const struct store *store);
 

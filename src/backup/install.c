@@ -1,0 +1,516 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * Bringing one volume's metadata back into a store.
+ *
+ * It is tried first in a store in memory: there the map is opened as any other,
+ * journals and all, and says which objects it needs.  Then, under the volume's
+ * lock: what stands in the way is set aside, the header before the journals, so
+ * that no header is ever read with journals of another time; pages, journals,
+ * the header, and last the name, each durable before the next.  Ended anywhere
+ * it can be begun again.
+ */
+#include "backup/backup.h"
+
+#include "base/error.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* --- Writing to a store, be it the real one or that in memory ------------- */
+
+struct target {
+    struct store *store;
+    struct store_queue *queue;
+};
+
+static int put_record(struct store *store, const struct store_record *record,
+                      GBytes *value, bool exclusive, GError **error)
+{
+    return store->driver->put(store, record, g_bytes_get_data(value, NULL),
+                              g_bytes_get_size(value), exclusive, error);
+}
+
+/* In steps, aligned, the first making the object anew. */
+static int put_object(const struct target *target,
+                      const struct store_object *object, const uint8_t *bytes,
+                      size_t length, GError **error)
+{
+    const size_t step = 1 << 20;
+    struct store_request sync = { .op = STORE_SYNC, .object = *object };
+    void *chunk;
+    int rc = 0;
+
+    if (posix_memalign(&chunk, 4096, step)) {
+        g_error("out of memory for an import");
+    }
+    for (size_t at = 0; rc == 0 && at < length; at += step) {
+        struct iovec iov = { chunk, MIN(step, length - at) };
+        struct store_request request = {
+            .op = STORE_WRITE,
+            .flags = at == 0 ? STORE_CREATE : 0,
+            .object = *object,
+            .offset_bytes = at,
+            .length_bytes = iov.iov_len,
+            .iov = &iov,
+            .iov_count = 1,
+            .create_bytes = object->kind == STORE_PAGE ? FORMAT_PAGE_BYTES
+                                                       : 0,
+        };
+
+        memcpy(chunk, bytes + at, iov.iov_len);
+        rc = store_run(target->queue, &request);
+    }
+    free(chunk);
+    if (rc == 0) {
+        rc = store_run(target->queue, &sync);
+    }
+    return rc < 0 ? error_set_errno(error, -rc, "can't write it") : 0;
+}
+
+/* A page of a frozen layer may be there, and in use. */
+static bool is_there(const struct target *target,
+                     const struct store_object *object, const uint8_t *bytes)
+{
+    struct page_data *data = page_data_new();
+    struct iovec iov = { data->bytes, FORMAT_PAGE_BYTES };
+    struct store_request request = {
+        .op = STORE_READ,
+        .object = *object,
+        .length_bytes = FORMAT_PAGE_BYTES,
+        .iov = &iov,
+        .iov_count = 1,
+    };
+    bool same = object->kind == STORE_PAGE &&
+                store_run(target->queue, &request) == 0 &&
+                memcmp(data->bytes, bytes, FORMAT_PAGE_BYTES) == 0;
+
+    page_data_unref(data);
+    return same;
+}
+
+static int put_objects(const struct install *install,
+                       const struct target *target, GError **error)
+{
+    const GArray *objects = install->stored->objects;
+    int rc = 0;
+
+    for (guint i = 0; rc == 0 && i < objects->len; i++) {
+        const struct stored_object *stored =
+            &g_array_index(objects, struct stored_object, i);
+        g_autofree uint8_t *bytes = NULL;
+        size_t length;
+
+        rc = stored_object_read(install->fd, stored, &bytes, &length, error);
+        if (rc == 0 && !is_there(target, &stored->object, bytes)) {
+            rc = put_object(target, &stored->object, bytes, length, error);
+        }
+    }
+    return rc;
+}
+
+static int put_header(const struct install *install, struct store *store,
+                      GError **error)
+{
+    struct store_record record = { STORE_HEADER, install->stored->id, NULL };
+
+    return put_record(store, &record, install->stored->header, false, error);
+}
+
+/* --- What it needs -------------------------------------------------------- */
+
+/* Which objects of a layer the map refers to. */
+struct needs {
+    struct id128 layer;
+    bool current;
+    struct bits *bits;
+};
+
+static void needs_free(gpointer data)
+{
+    struct needs *needs = data;
+
+    bits_free(needs->bits);
+    g_free(needs);
+}
+
+static struct bits *needs_of(GHashTable *layers, const struct id128 *layer,
+                             bool current)
+{
+    struct needs *needs = g_hash_table_lookup(layers, layer);
+
+    if (!needs) {
+        needs = g_new0(struct needs, 1);
+        needs->layer = *layer;
+        needs->current = current;
+        needs->bits = bits_new();
+        id_table_add(layers, layer, needs);
+    }
+    return needs->bits;
+}
+
+/* Look up one thing of the map, reading the pages it takes. */
+static int with_pages(struct map *map, int rc, struct map_page *wanted,
+                      GError **error)
+{
+    if (rc == -EAGAIN) {
+        int loaded = map_page_load(map, wanted, error);
+
+        return loaded < 0 ? loaded : -EAGAIN;
+    }
+    return rc;
+}
+
+static int needs_layer(struct map *map, GHashTable *layers, uint32_t number,
+                       uint64_t index, GError **error)
+{
+    struct map_page *wanted = NULL;
+    struct id128 id;
+    int rc;
+
+    do {
+        rc = map_layer_id(map, number, &id, &wanted, error);
+    } while ((rc = with_pages(map, rc, wanted, error)) == -EAGAIN);
+    if (rc == 0) {
+        bits_set(needs_of(layers, &id, number == map->header.current_layer),
+                 index);
+    }
+    return rc;
+}
+
+static int needs_next(struct map *map, uint64_t *index, uint64_t end,
+                      struct map_entry *entry, GError **error)
+{
+    struct map_page *wanted = NULL;
+    struct map_bits bits;
+    int rc;
+
+    do {
+        rc = map_next_used(map, *index, end, index, &wanted, error);
+        if (rc == 0 && *index < end) {
+            rc = map_lookup(map, *index, entry, &bits, &wanted, error);
+        }
+    } while ((rc = with_pages(map, rc, wanted, error)) == -EAGAIN);
+    return rc;
+}
+
+static int needs_collect(struct map *map, GHashTable *layers, GError **error)
+{
+    uint64_t end = ARCHIP_SIZE_MAX / map->header.object_bytes;
+    int rc = 0;
+
+    g_mutex_lock(&map->lock);
+    needs_of(layers, &map->header.current_layer_id, true);
+    for (uint64_t index = 0; rc == 0; index++) {
+        struct map_entry entry;
+
+        rc = needs_next(map, &index, end, &entry, error);
+        if (rc < 0 || index >= end) {
+            break;
+        }
+        rc = needs_layer(map, layers, entry.layer, index, error);
+        if (rc == 0 && entry.base) {
+            rc = needs_layer(map, layers, entry.base, index, error);
+        }
+    }
+    g_mutex_unlock(&map->lock);
+    return rc;
+}
+
+static int object_seen(uint64_t number, uint64_t size_bytes, void *opaque)
+{
+    bits_set(opaque, number);
+    return 0;
+}
+
+static int run_count(uint64_t first, uint64_t count, void *opaque)
+{
+    *(uint64_t *)opaque += count;
+    return 0;
+}
+
+/* A check may have set the whole layer aside, as nobody's. */
+static void layer_take_back(struct install *install, const struct id128 *layer)
+{
+    struct store *store = install->check->store;
+    struct store_thing thing = { .type = STORE_THING_SET,
+                                 .object = { STORE_BLOCK, *layer, 0 } };
+
+    if (!(install->flags & ARCHIP_IMPORT_DRY_RUN)) {
+        store->driver->take_back(store, &thing, NULL);
+    }
+}
+
+static int needs_compare(struct install *install, const struct needs *needs,
+                         GError **error)
+{
+    struct store *store = install->check->store;
+    struct bits *seen = bits_new();
+    int rc;
+
+    layer_take_back(install, &needs->layer);
+    rc = store->driver->list_sizes(store, STORE_BLOCK, &needs->layer,
+                                   object_seen, seen, error);
+    bits_runs(needs->bits, seen, run_count, &install->missing_count);
+    if (needs->current) {
+        bits_runs(seen, needs->bits, run_count, &install->newer_count);
+    }
+    bits_free(seen);
+    return rc;
+}
+
+static int needs_check(struct install *install, struct map *map,
+                       GError **error)
+{
+    g_autoptr(GHashTable) layers = id_table_new(needs_free);
+    int rc = needs_collect(map, layers, error);
+    GHashTableIter iter;
+    void *needs;
+
+    g_hash_table_iter_init(&iter, layers);
+    while (rc == 0 && g_hash_table_iter_next(&iter, NULL, &needs)) {
+        rc = needs_compare(install, needs, error);
+    }
+    if (rc == 0 && install->missing_count &&
+        !(install->flags & ARCHIP_IMPORT_FORCE)) {
+        return error_set(error, ENODATA, "%" G_GUINT64_FORMAT
+                         " objects that its map refers to aren't there",
+                         install->missing_count);
+    }
+    return rc;
+}
+
+/* --- Trying it in memory -------------------------------------------------- */
+
+static int trial_run(struct install *install, const struct target *trial,
+                     GError **error)
+{
+    struct map *map;
+    int rc = put_objects(install, trial, error);
+
+    if (rc == 0) {
+        rc = put_header(install, trial->store, error);
+    }
+    if (rc == 0) {
+        rc = map_open(trial->store, &install->stored->id, false, NULL, &map,
+                      error);
+    }
+    if (rc < 0) {
+        return rc;
+    }
+    rc = needs_check(install, map, error);
+    map_free(map);
+    return rc;
+}
+
+/* A store in memory lives as long as the process: leave it empty. */
+static void trial_clear(const struct install *install,
+                        const struct target *trial)
+{
+    const GArray *objects = install->stored->objects;
+
+    for (guint i = 0; i < objects->len; i++) {
+        struct store_request request = {
+            .op = STORE_REMOVE,
+            .object = g_array_index(objects, struct stored_object, i).object,
+        };
+
+        store_run(trial->queue, &request);
+    }
+    trial->store->driver->remove_all(trial->store, STORE_JOURNAL,
+                                     &install->stored->id, NULL);
+}
+
+static int install_try(struct install *install, GError **error)
+{
+    struct target trial;
+    int rc = store_open("memory:archipelago-import", STORE_OPEN_CREATE,
+                        &trial.store, error);
+
+    if (rc < 0) {
+        return rc;
+    }
+    rc = store_queue_open(trial.store, STORE_QUEUE_MAY_BLOCK, &trial.queue,
+                          error);
+    if (rc == 0) {
+        rc = trial_run(install, &trial, error);
+        trial_clear(install, &trial);
+        store_queue_close(trial.queue);
+    }
+    store_close(trial.store);
+    return rc;
+}
+
+/* --- What is in the way --------------------------------------------------- */
+
+static bool header_is_same(struct install *install)
+{
+    struct store_record record = { STORE_HEADER, install->stored->id, NULL };
+    struct store *store = install->check->store;
+    g_autoptr(GBytes) value = NULL;
+
+    return store->driver->get(store, &record, &value, NULL) == 0 &&
+           g_bytes_equal(value, install->stored->header);
+}
+
+/* A header that nothing but the name follows was left by an import that didn't
+ * end. */
+static int install_check_there(struct install *install, GError **error)
+{
+    const struct inventory *inventory = install->check->inventory;
+    const struct stored_volume *stored = install->stored;
+    struct volume *there = inventory_find(inventory, &stored->id);
+    const struct id128 *named = g_hash_table_lookup(inventory->names,
+                                                    stored->name);
+
+    if (named && !id128_equal(named, &stored->id)) {
+        return error_set(error, EEXIST, "another volume has that name: rename "
+                                        "or remove it first");
+    }
+    if (there && there->names->len && strcmp(volume_name(there),
+                                             stored->name)) {
+        return error_set(error, EEXIST, "it is there, by the name '%s'",
+                         volume_name(there));
+    }
+    if (there && there->result == 0 &&
+        !(install->flags & ARCHIP_IMPORT_OVERWRITE) &&
+        !(!named && header_is_same(install))) {
+        return error_set(error, EEXIST, "it is there already");
+    }
+    return 0;
+}
+
+/* Nobody else may have its current layer. */
+static int install_check_layer(struct install *install, GError **error)
+{
+    const struct inventory *inventory = install->check->inventory;
+    struct map_header header;
+    const GPtrArray *claims;
+    int rc = header_decode(install->stored->header, &install->stored->id,
+                           true, &header, error);
+
+    if (rc < 0) {
+        return rc;
+    }
+    claims = g_hash_table_lookup(inventory->claims, &header.current_layer_id);
+    header_clear(&header);
+    for (guint i = 0; claims && i < claims->len; i++) {
+        const struct volume *volume = claims->pdata[i];
+
+        if (!id128_equal(&volume->id, &install->stored->id)) {
+            const char *name = volume_name(volume);
+
+            return error_set(error, EEXIST, "what it wrote to belongs to '%s' "
+                             "now", name ? name : "a volume without a name");
+        }
+    }
+    return 0;
+}
+
+/* --- Doing it ------------------------------------------------------------- */
+
+static int journal_collect(uint64_t number, uint64_t size_bytes, void *opaque)
+{
+    g_array_append_val((GArray *)opaque, number);
+    return 0;
+}
+
+static int clear_journals(struct install *install, GError **error)
+{
+    struct store *store = install->check->store;
+    g_autoptr(GArray) epochs = g_array_new(false, false, sizeof(uint64_t));
+    int rc = store->driver->list_sizes(store, STORE_JOURNAL,
+                                       &install->stored->id, journal_collect,
+                                       epochs, error);
+
+    for (guint i = 0; rc == 0 && i < epochs->len; i++) {
+        struct store_thing thing = {
+            .type = STORE_THING_OBJECT,
+            .object = { STORE_JOURNAL, install->stored->id,
+                        g_array_index(epochs, uint64_t, i) },
+        };
+
+        rc = store->driver->set_aside(store, &thing, error);
+    }
+    return rc;
+}
+
+/* The intent first: who finds one removes a volume that has no name yet. */
+static int clear_way(struct install *install, GError **error)
+{
+    struct store *store = install->check->store;
+    struct store_thing thing = {
+        .type = STORE_THING_RECORD,
+        .record = { .kind = STORE_INTENT, .id = install->stored->id },
+    };
+    int rc = store->driver->set_aside(store, &thing, error);
+
+    if (rc == 0) {
+        thing.record.kind = STORE_HEADER;
+        rc = store->driver->set_aside(store, &thing, error);
+    }
+    return rc == 0 ? clear_journals(install, error) : rc;
+}
+
+static int install_locked(struct install *install, struct store_lock *lock,
+                          GError **error)
+{
+    struct store *store = install->check->store;
+    struct target target = { store, install->check->queue };
+    struct store_record name = { .kind = STORE_NAME,
+                                 .text = install->stored->name };
+    g_autoptr(GBytes) value = name_encode(&install->stored->id);
+    int rc;
+
+    if (store->driver->exclude_readers(lock) < 0) {
+        return error_set(error, EBUSY, "it is open for reading somewhere");
+    }
+    rc = clear_way(install, error);
+    if (rc == 0) {
+        rc = put_objects(install, &target, error);
+    }
+    if (rc == 0) {
+        rc = put_header(install, store, error);
+    }
+    if (rc == 0) {
+        rc = put_record(store, &name, value, false, error);
+    }
+    store->driver->admit_readers(lock);
+    return rc;
+}
+
+static int install_do(struct install *install, GError **error)
+{
+    struct store_lock *lock;
+    int rc = check_lock(install->check, &install->stored->id, &lock, error);
+
+    if (rc == -EUCLEAN) {
+        g_clear_error(error);
+        rc = install->check->store->driver->reset_lock(
+            install->check->store, &install->stored->id, error);
+        rc = rc < 0 ? rc : check_lock(install->check, &install->stored->id,
+                                      &lock, error);
+    }
+    if (rc < 0) {
+        return rc;
+    }
+    rc = install_locked(install, lock, error);
+    install->check->store->driver->unlock(lock);
+    return rc;
+}
+
+int install_volume(struct install *install, GError **error)
+{
+    int rc = install_check_there(install, error);
+
+    if (rc == 0) {
+        rc = install_check_layer(install, error);
+    }
+    if (rc == 0) {
+        rc = install_try(install, error);
+    }
+    if (rc < 0 || install->flags & ARCHIP_IMPORT_DRY_RUN) {
+        return rc;
+    }
+    return install_do(install, error);
+}

@@ -1,0 +1,669 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * What concerns no single map: names, operations left half done, places that
+ * nobody claims, strays.
+ *
+ * While it is checked volumes are made and removed.  Who makes one writes an
+ * intent before the header and the name after it; who removes one drops the
+ * name before anything else.  So what two inventories, one wholly after the
+ * other, agree on is no operation under way: one that had begun before the
+ * first has its intent in the second, or is done.
+ */
+#include "check/check.h"
+
+#include "base/error.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+
+#define PAUSE_US 20000          /* for what goes by in a moment */
+
+static bool is_held(struct check *check, const struct id128 *id)
+{
+    struct store_owner holder;
+    bool held = false;
+
+    return check->store->driver->holder(check->store, id, &holder, &held,
+                                        NULL) == 0 && held;
+}
+
+static int set_aside_record(struct check *check, enum store_record_kind kind,
+                            const struct id128 *id, const char *text,
+                            GError **error)
+{
+    struct store_thing thing = { .type = STORE_THING_RECORD,
+                                 .record = { .kind = kind, .text = text } };
+
+    if (id) {
+        thing.record.id = *id;
+    }
+    return check->store->driver->set_aside(check->store, &thing, error);
+}
+
+/* --- Locks ------------------------------------------------------------------ */
+
+static void check_lock_record(struct check *check, const struct id128 *id)
+{
+    const struct volume *volume = inventory_find(check->inventory, id);
+    const char *name = volume ? volume_name(volume) : NULL;
+    const char *text = "neither record of who has the volume can be read, so "
+                       "that nobody can open it for writing";
+    const char *action = "write a new record";
+    struct store *store = check->store;
+    struct store_owner holder;
+    g_autofree char *place = NULL;
+    g_autoptr(GError) error = NULL;
+    char id_text[ID128_TEXT_BYTES];
+    bool held;
+    int rc;
+
+    if (store->driver->holder(store, id, &holder, &held, NULL) != -EUCLEAN ||
+        (check->options->volumes && !(name && check_wants(check, name)))) {
+        return;
+    }
+    place = g_strdup_printf("lock of %s", id128_text(id, id_text));
+    if (!check->repair) {
+        check_tell(check, name, "lock-damaged", ARCHIP_DAMAGE, ARCHIP_FOUND,
+                   1, place, text, action);
+        return;
+    }
+    rc = store->driver->reset_lock(store, id, &error);
+    check_tell_tried(check, name, "lock-damaged", ARCHIP_DAMAGE, place, text,
+                     action, rc, error);
+}
+
+/* Before anything else: no repair goes without the lock. */
+int check_locks(struct check *check, GError **error)
+{
+    GHashTableIter iter;
+    void *id;
+
+    g_hash_table_iter_init(&iter, check->inventory->places);
+    while (check->stopped == 0 && g_hash_table_iter_next(&iter, &id, NULL)) {
+        check_lock_record(check, id);
+    }
+    return 0;
+}
+
+/* --- Operations left half done -------------------------------------------- */
+
+static int intent_value(struct check *check, const struct id128 *id,
+                        GBytes **value)
+{
+    struct store_record record = { STORE_INTENT, *id, NULL };
+
+    return check->store->driver->get(check->store, &record, value, NULL);
+}
+
+static int intent_mend(struct check *check, const struct id128 *id,
+                       bool readable, GError **error)
+{
+    g_autoptr(GBytes) value = NULL;
+    int rc;
+
+    if (!readable) {
+        return set_aside_record(check, STORE_INTENT, id, NULL, error);
+    }
+    rc = volume_finish_intent(check->api, id, error);
+    if (rc == 0 && intent_value(check, id, &value) != -ENOENT) {
+        return error_set(error, EBUSY, "it can't be told yet how it ends: the "
+                                       "name or the lock isn't to be had");
+    }
+    return rc;
+}
+
+/* Who removes a volume holds its lock to the end, but the lock's file goes
+ * before the intent does: where there is none it may still be at it. */
+static bool intent_is_dead(struct check *check, const struct id128 *id)
+{
+    for (int tries = 100; tries; tries--) {
+        g_autoptr(GBytes) value = NULL;
+        struct store_owner holder = { 0 };
+        bool held = false;
+
+        check->store->driver->holder(check->store, id, &holder, &held, NULL);
+        if (held || intent_value(check, id, &value) == -ENOENT) {
+            return false;
+        }
+        if (holder.token && !is_held(check, id)) {
+            return true;
+        }
+        g_usleep(PAUSE_US);
+    }
+    return true;
+}
+
+static void check_intent(struct check *check, const struct id128 *id)
+{
+    g_autoptr(GBytes) value = NULL;
+    g_autoptr(GError) error = NULL;
+    g_autofree char *name = NULL, *text = NULL, *place = NULL;
+    struct id128 intended, layer;
+    char id_text[ID128_TEXT_BYTES];
+    bool readable, stays = false;
+    int rc = intent_is_dead(check, id) ? intent_value(check, id, &value)
+                                       : -ENOENT;
+
+    if (rc == -ENOENT) {
+        return;                 /* under way, or done */
+    }
+    readable = rc == 0 &&
+               intent_decode(value, &intended, &layer, &name, NULL) == 0;
+    if (readable) {
+        const struct id128 *named =
+            g_hash_table_lookup(check->inventory->names, name);
+
+        stays = named && id128_equal(named, id);
+    }
+    place = g_strdup_printf("intent %s", id128_text(id, id_text));
+    text = readable ? g_strdup_printf("volume '%s' was being made or removed "
+                                      "when who did it died", name)
+                    : g_strdup("a record of an operation is damaged");
+    const char *action = !readable ? "set it aside"
+                         : stays   ? "drop the record: the volume is there"
+                                   : "remove what there is of it";
+    if (!check->repair) {
+        check_tell(check, name, readable ? "operation-unfinished"
+                                         : "intent-damaged",
+                   readable ? ARCHIP_LEAK : ARCHIP_DAMAGE, ARCHIP_FOUND, 1,
+                   place, text, action);
+        return;
+    }
+    rc = intent_mend(check, id, readable, &error);
+    check_tell_tried(check, name, readable ? "operation-unfinished"
+                                           : "intent-damaged",
+                     readable ? ARCHIP_LEAK : ARCHIP_DAMAGE, place, text,
+                     action, rc, error);
+}
+
+int check_intents(struct check *check, GError **error)
+{
+    GHashTableIter iter;
+    void *id;
+
+    g_hash_table_iter_init(&iter, check->inventory->intents);
+    while (check->stopped == 0 && g_hash_table_iter_next(&iter, &id, NULL)) {
+        check_intent(check, id);
+    }
+    return 0;
+}
+
+/* --- Strays --------------------------------------------------------------- */
+
+static int stray_collect(const char *stray, bool litter, void *opaque)
+{
+    g_hash_table_replace(opaque, g_strdup(stray), GINT_TO_POINTER(litter));
+    return 0;
+}
+
+static void check_stray(struct check *check, const char *stray, bool litter)
+{
+    struct store_thing thing = { .type = STORE_THING_STRAY, .stray = stray };
+    const char *code = litter ? "litter" : "stray";
+    const char *text = litter ? "a write that a crash ended left it"
+                              : "nothing of a store has this name here";
+    const char *action = "set it aside";
+    g_autoptr(GError) error = NULL;
+    int rc;
+
+    if (!check->repair) {
+        check_tell(check, NULL, code, ARCHIP_LEAK, ARCHIP_FOUND, 1, stray,
+                   text, action);
+        return;
+    }
+    rc = check->store->driver->set_aside(check->store, &thing, &error);
+    check_tell_tried(check, NULL, code, ARCHIP_LEAK, stray, text, action, rc,
+                     error);
+}
+
+static int strays_list(struct check *check, GHashTable **strays,
+                       GError **error)
+{
+    *strays = g_hash_table_new_full(g_str_hash, g_str_equal, g_free, NULL);
+    return check->store->driver->list_strays(check->store, stray_collect,
+                                             *strays, error);
+}
+
+int check_strays(struct check *check, GError **error)
+{
+    g_autoptr(GHashTable) first = NULL, second = NULL;
+    g_autoptr(GList) sorted = NULL;
+    int rc = strays_list(check, &first, error);
+
+    if (rc < 0 || g_hash_table_size(first) == 0) {
+        return rc;
+    }
+    g_usleep(PAUSE_US);
+    rc = strays_list(check, &second, error);
+    sorted = g_list_sort(g_hash_table_get_keys(first), (GCompareFunc)strcmp);
+    for (GList *link = sorted; rc == 0 && link && check->stopped == 0;
+         link = link->next) {
+        if (g_hash_table_contains(second, link->data)) {
+            check_stray(check, link->data,
+                        GPOINTER_TO_INT(g_hash_table_lookup(second,
+                                                            link->data)));
+        }
+    }
+    return rc;
+}
+
+/* --- Names ---------------------------------------------------------------- */
+
+static int name_write(struct check *check, const char *name,
+                      const struct id128 *id, bool exclusive, GError **error)
+{
+    struct store_record record = { .kind = STORE_NAME, .text = name };
+    g_autoptr(GBytes) value = name_encode(id);
+    struct store_lock *lock;
+    int rc = check_lock(check, id, &lock, error);
+
+    if (rc < 0) {
+        return rc;
+    }
+    rc = check->store->driver->put(check->store, &record,
+                                   g_bytes_get_data(value, NULL),
+                                   g_bytes_get_size(value), exclusive, error);
+    check->store->driver->unlock(lock);
+    return rc;
+}
+
+/* The volume that a damaged name still shows: an id is not met by chance. */
+static struct volume *name_shows(const struct inventory *inventory,
+                                 GBytes *value)
+{
+    const struct format_name *bytes;
+    struct volume *volume;
+    struct id128 id;
+
+    if (!value || g_bytes_get_size(value) <
+                      offsetof(struct format_name, id) + sizeof(id)) {
+        return NULL;
+    }
+    bytes = g_bytes_get_data(value, NULL);
+    memcpy(id.bytes, bytes->id, sizeof(id.bytes));
+    volume = inventory_find(inventory, &id);
+    return volume && volume->names->len == 0 && !volume->pending ? volume
+                                                                 : NULL;
+}
+
+static void check_bad_name(struct check *check,
+                           const struct inventory *inventory,
+                           const char *name, GBytes *value)
+{
+    struct volume *volume = name_shows(inventory, value);
+    const char *text = "the name's record is damaged, so that the volume "
+                       "can't be found by it";
+    const char *action = volume ? "write it anew for the volume whose id it "
+                                  "still shows, and which has no other name"
+                                : "set it aside";
+    g_autoptr(GError) error = NULL;
+    int rc;
+
+    if (!check->repair) {
+        check_tell(check, name, "name-damaged", ARCHIP_DAMAGE, ARCHIP_FOUND,
+                   1, "name", text, action);
+        return;
+    }
+    rc = volume ? name_write(check, name, &volume->id, false, &error)
+                : set_aside_record(check, STORE_NAME, NULL, name, &error);
+    check_tell_tried(check, name, "name-damaged", ARCHIP_DAMAGE, "name", text,
+                     action, rc, error);
+}
+
+static void check_dangling(struct check *check, const char *name,
+                           const struct id128 *id)
+{
+    const char *text = "the name leads to a volume that has no header";
+    const char *action = "set the name aside; \"archipelago metadata import\" "
+                         "can bring name and header back";
+    g_autoptr(GError) error = NULL;
+    g_autofree char *place = NULL;
+    char id_text[ID128_TEXT_BYTES];
+    int rc;
+
+    place = g_strdup_printf("header of %s", id128_text(id, id_text));
+    if (!check->repair) {
+        check_tell(check, name, "header-missing", ARCHIP_DAMAGE, ARCHIP_FOUND,
+                   1, place, text, action);
+        return;
+    }
+    rc = set_aside_record(check, STORE_NAME, NULL, name, &error);
+    check_tell_tried(check, name, "header-missing", ARCHIP_DAMAGE, place,
+                     text, action, rc, error);
+}
+
+static void check_duplicate(struct check *check, const struct volume *volume,
+                            const char *name)
+{
+    g_autofree char *text =
+        g_strdup_printf("it leads to the same volume as '%s'",
+                        volume_name(volume));
+    const char *action = "set the name aside";
+    g_autoptr(GError) error = NULL;
+    int rc;
+
+    if (!check->repair) {
+        check_tell(check, name, "name-duplicate", ARCHIP_DAMAGE, ARCHIP_FOUND,
+                   1, "name", text, action);
+        return;
+    }
+    rc = set_aside_record(check, STORE_NAME, NULL, name, &error);
+    check_tell_tried(check, name, "name-duplicate", ARCHIP_DAMAGE, "name",
+                     text, action, rc, error);
+}
+
+static void check_nameless(struct check *check, const struct volume *volume)
+{
+    g_autofree char *action = NULL, *name = NULL, *place = NULL;
+    const char *text = "a volume that no name leads to";
+    g_autoptr(GError) error = NULL;
+    char id[ID128_TEXT_BYTES];
+    int rc;
+
+    id128_text(&volume->id, id);
+    name = g_strdup_printf("lost-%.12s", id);
+    action = g_strdup_printf("give it the name %s", name);
+    place = g_strdup_printf("header of %s", id);
+    if (!check->repair) {
+        check_tell(check, NULL, "name-missing", ARCHIP_DAMAGE, ARCHIP_FOUND,
+                   1, place, text, action);
+        return;
+    }
+    rc = name_write(check, name, &volume->id, true, &error);
+    check_tell_tried(check, name, "name-missing", ARCHIP_DAMAGE, place, text,
+                     action, rc, error);
+}
+
+static bool is_nameless(const struct volume *volume)
+{
+    return volume && volume->names->len == 0 && !volume->pending &&
+           volume->result == 0 &&
+           !(volume->header.flags &
+             (FORMAT_HEADER_SNAPSHOT | FORMAT_HEADER_TRASHED));
+}
+
+/* A damaged name that is to be written anew isn't missing. */
+static bool is_shown(const struct inventory *inventory,
+                     const struct volume *volume)
+{
+    GHashTableIter iter;
+    void *value;
+
+    g_hash_table_iter_init(&iter, inventory->bad_names);
+    while (g_hash_table_iter_next(&iter, NULL, &value)) {
+        if (name_shows(inventory, value) == volume) {
+            return true;
+        }
+    }
+    return false;
+}
+
+static bool names_are_fine(const struct inventory *inventory)
+{
+    GHashTableIter iter;
+    void *id;
+
+    for (guint i = 0; i < inventory->order->len; i++) {
+        const struct volume *volume = inventory->order->pdata[i];
+
+        if (is_nameless(volume) || volume->names->len > 1) {
+            return false;
+        }
+    }
+    g_hash_table_iter_init(&iter, inventory->names);
+    while (g_hash_table_iter_next(&iter, NULL, &id)) {
+        if (!inventory_find(inventory, id)) {
+            return false;
+        }
+    }
+    return g_hash_table_size(inventory->bad_names) == 0;
+}
+
+static void check_volume_names(struct check *check,
+                               const struct inventory *first,
+                               const struct inventory *second,
+                               const struct volume *volume)
+{
+    if (is_nameless(volume) && !check->options->volumes &&
+        is_nameless(inventory_find(first, &volume->id)) &&
+        !is_shown(second, volume) && !is_held(check, &volume->id)) {
+        check_nameless(check, volume);
+    }
+    for (guint i = 1; i < volume->names->len; i++) {
+        const char *name = volume->names->pdata[i];
+
+        const struct id128 *before = g_hash_table_lookup(first->names, name);
+
+        if (before && id128_equal(before, &volume->id) &&
+            check_wants(check, name)) {
+            check_duplicate(check, volume, name);
+        }
+    }
+}
+
+static void check_all_names(struct check *check,
+                            const struct inventory *first,
+                            const struct inventory *second)
+{
+    g_autoptr(GList) bad =
+        g_list_sort(g_hash_table_get_keys(second->bad_names),
+                    (GCompareFunc)strcmp);
+    g_autoptr(GList) names = g_list_sort(g_hash_table_get_keys(second->names),
+                                         (GCompareFunc)strcmp);
+
+    for (GList *link = bad; link && check->stopped == 0; link = link->next) {
+        if (g_hash_table_contains(first->bad_names, link->data) &&
+            check_wants(check, link->data)) {
+            check_bad_name(check, second, link->data,
+                           g_hash_table_lookup(second->bad_names,
+                                               link->data));
+        }
+    }
+    for (GList *link = names; link && check->stopped == 0;
+         link = link->next) {
+        const struct id128 *id = g_hash_table_lookup(second->names,
+                                                     link->data);
+        const struct id128 *before = g_hash_table_lookup(first->names,
+                                                         link->data);
+
+        if (!inventory_find(second, id) && before &&
+            id128_equal(before, id) && check_wants(check, link->data)) {
+            check_dangling(check, link->data, id);
+        }
+    }
+    for (guint i = 0; i < second->order->len && check->stopped == 0; i++) {
+        check_volume_names(check, first, second, second->order->pdata[i]);
+    }
+}
+
+int check_names(struct check *check, GError **error)
+{
+    struct inventory *second;
+    int rc;
+
+    if (names_are_fine(check->inventory)) {
+        return 0;
+    }
+    g_usleep(PAUSE_US);
+    rc = inventory_take(check, &second, error);
+    if (rc == 0) {
+        check_all_names(check, check->inventory, second);
+        inventory_free(second);
+    }
+    return rc;
+}
+
+/* --- Places that nobody claims -------------------------------------------- */
+
+static int count_object(uint64_t number, uint64_t size_bytes, void *opaque)
+{
+    ++*(uint64_t *)opaque;
+    return 0;
+}
+
+static uint64_t count_objects(struct check *check, enum store_kind kind,
+                              const struct id128 *id)
+{
+    uint64_t count = 0;
+
+    check->store->driver->list_sizes(check->store, kind, id, count_object,
+                                     &count, NULL);
+    return count;
+}
+
+/* Locks, or empty folders, and nothing else. */
+static int remove_place(struct check *check, enum store_kind kind,
+                        const struct id128 *id, GError **error)
+{
+    const struct store_driver *driver = check->store->driver;
+    struct store_lock *lock = NULL;
+    int rc = 0;
+
+    if (kind != STORE_BLOCK) {
+        rc = check_lock(check, id, &lock, error);
+        if (rc == -EUCLEAN) {
+            g_clear_error(error);
+            rc = 0;
+        }
+    }
+    if (rc == 0) {
+        rc = driver->remove_all(check->store, kind, id, error);
+    }
+    if (lock) {
+        driver->unlock(lock);
+    }
+    return rc;
+}
+
+static void check_place(struct check *check, enum store_kind kind,
+                        const struct id128 *id, bool unreadable)
+{
+    struct store_thing thing = { .type = STORE_THING_SET,
+                                 .object = { kind, *id, 0 } };
+    uint64_t count = kind == STORE_BLOCK
+                         ? count_objects(check, STORE_BLOCK, id)
+                         : count_objects(check, STORE_PAGE, id) +
+                               count_objects(check, STORE_JOURNAL, id);
+    const char *code = !count                ? "place-empty"
+                       : kind == STORE_BLOCK ? "layer-unclaimed"
+                                             : "map-unclaimed";
+    const char *text = !count ? "a place without anything, which belongs to "
+                                "no volume"
+                              : "no volume's map claims it";
+    const char *action = !count       ? "remove it"
+                         : unreadable ? "stays, because it may belong to a "
+                                        "volume whose map can't be read"
+                                      : "set it aside";
+    g_autoptr(GError) error = NULL;
+    g_autofree char *place = NULL;
+    char id_text[ID128_TEXT_BYTES];
+    int rc;
+
+    id128_text(id, id_text);
+    place = kind == STORE_BLOCK
+                ? g_strdup_printf("%" G_GUINT64_FORMAT
+                                  " block objects of layer %s", count, id_text)
+                : g_strdup_printf("%" G_GUINT64_FORMAT
+                                  " pages and journals of %s", count, id_text);
+    if (!check->repair || (count && unreadable)) {
+        check_tell(check, NULL, code,
+                   count && unreadable ? ARCHIP_NOTE : ARCHIP_LEAK,
+                   count && unreadable ? ARCHIP_KEPT : ARCHIP_FOUND, count,
+                   place, text, action);
+        return;
+    }
+    rc = count ? check->store->driver->set_aside(check->store, &thing, &error)
+               : remove_place(check, kind, id, &error);
+    check_tell_tried(check, NULL, code, ARCHIP_LEAK, place, text, action, rc,
+                     error);
+}
+
+static bool is_named(const struct inventory *inventory,
+                     const struct id128 *id)
+{
+    GHashTableIter iter;
+    void *named;
+
+    g_hash_table_iter_init(&iter, inventory->names);
+    while (g_hash_table_iter_next(&iter, NULL, &named)) {
+        if (id128_equal(named, id)) {
+            return true;
+        }
+    }
+    return false;
+}
+
+static bool is_unclaimed(const struct inventory *inventory,
+                         const struct id128 *id, enum store_kind kind)
+{
+    GHashTable *places = kind == STORE_BLOCK ? inventory->layers
+                                             : inventory->places;
+
+    return g_hash_table_contains(places, id) &&
+           !inventory_claims(inventory, id) &&
+           !g_hash_table_contains(inventory->intended, id) &&
+           (kind == STORE_BLOCK ||
+            (!inventory_find(inventory, id) &&
+             !g_hash_table_contains(inventory->intents, id) &&
+             !is_named(inventory, id)));
+}
+
+static gint compare_ids(gconstpointer a, gconstpointer b)
+{
+    return memcmp(a, b, sizeof(struct id128));
+}
+
+static void check_places(struct check *check, const struct inventory *second,
+                         enum store_kind kind)
+{
+    GHashTable *places = kind == STORE_BLOCK ? second->layers
+                                             : second->places;
+    g_autoptr(GList) ids = g_list_sort(g_hash_table_get_keys(places),
+                                       compare_ids);
+
+    for (GList *link = ids; link && check->stopped == 0; link = link->next) {
+        if (is_unclaimed(second, link->data, kind) &&
+            is_unclaimed(check->inventory, link->data, kind) &&
+            (kind == STORE_BLOCK || !is_held(check, link->data))) {
+            check_place(check, kind, link->data,
+                        second->unreadable || check->inventory->unreadable ||
+                            check->hindered);
+        }
+    }
+}
+
+static bool places_are_fine(const struct inventory *inventory,
+                            enum store_kind kind)
+{
+    GHashTableIter iter;
+    void *id;
+
+    g_hash_table_iter_init(&iter, kind == STORE_BLOCK ? inventory->layers
+                                                      : inventory->places);
+    while (g_hash_table_iter_next(&iter, &id, NULL)) {
+        if (is_unclaimed(inventory, id, kind)) {
+            return false;
+        }
+    }
+    return true;
+}
+
+int check_unclaimed(struct check *check, GError **error)
+{
+    struct inventory *second;
+    int rc;
+
+    if (places_are_fine(check->inventory, STORE_BLOCK) &&
+        places_are_fine(check->inventory, STORE_PAGE)) {
+        return 0;
+    }
+    g_usleep(PAUSE_US);
+    rc = inventory_take(check, &second, error);
+    if (rc == 0) {
+        check_places(check, second, STORE_BLOCK);
+        check_places(check, second, STORE_PAGE);
+        inventory_free(second);
+    }
+    return rc;
+}

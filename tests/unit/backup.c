@@ -1,0 +1,537 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * Metadata to a file and back: what was flushed before the export is there
+ * again after names and maps were lost; a file that isn't whole is refused, and
+ * so is what would overwrite; an import that ends anywhere can be begun again.
+ */
+#include "patient.h"
+
+#include "store/fault.h"
+#include "volume/volume.h"
+
+#include <fcntl.h>
+#include <glib/gstdio.h>
+#include <stdio.h>
+#include <unistd.h>
+
+static const char *const only_w[] = {"w", NULL};
+
+static int file_new(void)
+{
+    FILE *file = tmpfile();
+    int fd;
+
+    g_assert_nonnull(file);
+    fd = dup(fileno(file));
+    fclose(file);
+    return fd;
+}
+
+static int export_at(const char *location)
+{
+    archip_store *store;
+    int fd = file_new();
+
+    assert_ok(archip_store_open(location, 0, &store));
+    assert_ok(archip_metadata_export(store, fd, NULL, NULL, NULL));
+    archip_store_close(store);
+    return fd;
+}
+
+static int import_at(const char *location, int fd, const char *const *names,
+                     unsigned flags)
+{
+    archip_store *store;
+    int rc;
+
+    assert_ok(archip_store_open(location, 0, &store));
+    rc = archip_metadata_import(store, fd, names, flags, NULL, NULL);
+    archip_store_close(store);
+    return rc;
+}
+
+static void lose_metadata(struct patient *patient)
+{
+    patient_run("cd %s; rm -rf maps names intents; mkdir maps names intents",
+                patient->scratch);
+}
+
+/* Damages, leaks; after a repair if asked for. */
+static archip_check_summary summary_at(const char *location, bool repair)
+{
+    archip_check_options options = {.flags = repair ? ARCHIP_CHECK_REPAIR
+                                                    : 0};
+    archip_check_summary summary;
+    archip_store *store;
+
+    assert_ok(archip_store_open(location, 0, &store));
+    assert_ok(archip_check(store, &options, &summary));
+    archip_store_close(store);
+    return summary;
+}
+
+static void expect_clean(const char *location)
+{
+    archip_check_summary summary = summary_at(location, false);
+
+    g_assert_cmpuint(summary.damage_count, ==, 0);
+    g_assert_cmpuint(summary.leak_count, ==, 0);
+}
+
+/* --- There and back ------------------------------------------------------ */
+
+static void test_quiet(void)
+{
+    struct patient *patient = patient_shared();
+    int fd = export_at(patient->location);
+
+    lose_metadata(patient);
+    assert_ok(import_at(patient->location, fd, NULL, 0));
+    patient_expect(patient, "v");
+    expect_clean(patient->location);
+    close(fd);
+}
+
+/* The same bytes each time. */
+static void test_same(void)
+{
+    struct patient *patient = patient_shared();
+    int first = export_at(patient->location),
+        second = export_at(patient->location);
+    off_t size = lseek(first, 0, SEEK_END);
+    g_autofree uint8_t *a = g_malloc(size), *b = g_malloc(size);
+
+    g_assert_cmpint(size, >, 0);
+    g_assert_cmpint(lseek(second, 0, SEEK_END), ==, size);
+    g_assert_cmpint(pread(first, a, size, 0), ==, size);
+    g_assert_cmpint(pread(second, b, size, 0), ==, size);
+    g_assert_cmpint(memcmp(a, b, size), ==, 0);
+    close(first);
+    close(second);
+}
+
+/* A volume that wasn't closed brings its journal along. */
+static void test_unclean(void)
+{
+    struct patient *patient = patient_shared();
+    archip_volume *volume;
+    archip_store *store;
+    archip_queue *queue;
+    int fd;
+
+    patient_kill(patient);
+    fd = export_at(patient->location);
+    lose_metadata(patient);
+    assert_ok(import_at(patient->location, fd, NULL, 0));
+    assert_ok(archip_store_open(patient->location, 0, &store));
+    assert_ok(archip_volume_open(store, "v", ARCHIP_OPEN_WRITE, NULL,
+                                 &volume));
+    assert_ok(archip_queue_open(volume, 0, &queue));
+    for (unsigned i = 0; i < 5; i++) {
+        fixture_expect(queue, (20 + i) * OBJECT, 5000, (uint8_t)(i + 1));
+    }
+    fixture_expect(queue, 8 * OBJECT, 2 * OBJECT, 13);
+    archip_queue_close(queue);
+    assert_ok(archip_volume_close(volume));
+    archip_store_close(store);
+    patient_expect(patient, NULL);
+    close(fd);
+}
+
+/* One volume of two. */
+static void test_partial(void)
+{
+    struct patient *patient = patient_shared();
+    const char *const nobody[] = {"nobody", NULL};
+    int fd = export_at(patient->location);
+    archip_volume *volume;
+    archip_store *store;
+
+    lose_metadata(patient);
+    assert_fails(import_at(patient->location, fd, nobody, 0), ENOENT,
+                 "nobody");
+    assert_ok(import_at(patient->location, fd, only_w, 0));
+    patient_expect(patient, NULL);
+    assert_ok(archip_store_open(patient->location, 0, &store));
+    assert_fails(archip_volume_open(store, "v", 0, NULL, &volume), ENOENT,
+                 "v");
+    archip_store_close(store);
+    /* A repair sets aside what seems nobody's; it can come back. */
+    g_assert_cmpuint(summary_at(patient->location, true).repaired_count, >, 0);
+    assert_fails(import_at(patient->location, fd, NULL, 0), EEXIST, "w");
+    patient_expect(patient, "v");
+    expect_clean(patient->location);
+    close(fd);
+}
+
+/* --- What is in the way --------------------------------------------------- */
+
+static void test_exists(void)
+{
+    struct patient *patient = patient_shared();
+    g_autofree char *before = NULL, *after = NULL;
+    int fd = export_at(patient->location);
+
+    before = patient_tree_sum(patient->scratch);
+    assert_fails(import_at(patient->location, fd, NULL, 0), EEXIST, "there");
+    assert_ok(import_at(patient->location, fd, NULL,
+                        ARCHIP_IMPORT_OVERWRITE | ARCHIP_IMPORT_DRY_RUN));
+    after = patient_tree_sum(patient->scratch);
+    g_assert_cmpstr(before, ==, after);
+    /* Something else, and back. */
+    patient_kill(patient);
+    assert_ok(import_at(patient->location, fd, NULL,
+                        ARCHIP_IMPORT_OVERWRITE));
+    patient_expect(patient, "v");
+    g_assert_cmpuint(summary_at(patient->location, true).damage_count, ==, 0);
+    patient_expect(patient, "v");
+    expect_clean(patient->location);
+    close(fd);
+}
+
+static void test_damaged_header(void)
+{
+    struct patient *patient = patient_shared();
+    g_autofree char *file = patient_v_file(patient, "header");
+    int fd = export_at(patient->location);
+
+    patient_flip(file, 77);
+    assert_fails(import_at(patient->location, fd, NULL, 0), EEXIST, "w");
+    patient_expect(patient, "v");
+    expect_clean(patient->location);
+    close(fd);
+}
+
+static void test_busy(void)
+{
+    struct patient *patient = patient_shared();
+    int fd = export_at(patient->location);
+    archip_volume *volume;
+    archip_store *store;
+
+    assert_ok(archip_store_open(patient->location, 0, &store));
+    assert_ok(archip_volume_open(store, "w", ARCHIP_OPEN_WRITE, NULL,
+                                 &volume));
+    assert_fails(import_at(patient->location, fd, only_w,
+                           ARCHIP_IMPORT_OVERWRITE), EBUSY, "w");
+    assert_ok(archip_volume_close(volume));
+    archip_store_close(store);
+    patient_expect(patient, "v");
+    close(fd);
+}
+
+/* The name, or the layer, is another's by now. */
+static void test_taken(void)
+{
+    struct patient *patient = patient_shared();
+    int fd = export_at(patient->location);
+    archip_create_options options = {.object_bytes = OBJECT};
+    archip_store *store;
+
+    assert_ok(archip_store_open(patient->location, 0, &store));
+    assert_ok(archip_volume_remove(store, "w"));
+    assert_ok(archip_volume_create(store, "w", SIZE, &options));
+    archip_store_close(store);
+    assert_fails(import_at(patient->location, fd, only_w,
+                           ARCHIP_IMPORT_OVERWRITE | ARCHIP_IMPORT_FORCE),
+                 EEXIST, "name");
+    close(fd);
+}
+
+static void test_missing(void)
+{
+    struct patient *patient = patient_shared();
+    g_autofree char *file = patient_block_file(patient, patient->v_layer,
+                                               "8");
+    g_autofree char *before = NULL, *after = NULL;
+    int fd = export_at(patient->location);
+
+    lose_metadata(patient);
+    g_assert_cmpint(g_remove(file), ==, 0);
+    before = patient_tree_sum(patient->scratch);
+    assert_fails(import_at(patient->location, fd, (const char *const[]){
+                               "v", NULL}, 0), ENODATA, "aren't there");
+    after = patient_tree_sum(patient->scratch);
+    g_assert_cmpstr(before, ==, after);
+    assert_ok(import_at(patient->location, fd, NULL, ARCHIP_IMPORT_FORCE));
+    g_assert_cmpuint(summary_at(patient->location, false).damage_count, ==, 1);
+    patient_expect(patient, NULL);
+    close(fd);
+}
+
+/* --- Files that aren't whole ---------------------------------------------- */
+
+static void refuse(struct patient *patient, const uint8_t *bytes, size_t size)
+{
+    int fd = file_new(), rc;
+
+    g_assert_cmpint(write(fd, bytes, size), ==, (ssize_t)size);
+    rc = import_at(patient->location, fd, NULL, 0);
+    /* A version that it doesn't know is refused as such. */
+    g_assert_true(rc == -EUCLEAN || rc == -EOPNOTSUPP);
+    g_assert_nonnull(strstr(archip_error(), "metadata"));
+    close(fd);
+}
+
+static void test_damaged_file(void)
+{
+    struct patient *patient = patient_shared();
+    g_autofree char *before = NULL, *after = NULL;
+    int fd = export_at(patient->location);
+    size_t size = (size_t)lseek(fd, 0, SEEK_END);
+    g_autofree uint8_t *bytes = g_malloc(size + 1);
+
+    g_assert_cmpint(pread(fd, bytes, size, 0), ==, (ssize_t)size);
+    lose_metadata(patient);
+    before = patient_tree_sum(patient->scratch);
+    for (size_t at = 0; at < size; at += at < 1100 ? 13 : 7919) {
+        uint8_t byte = bytes[at];
+
+        bytes[at] ^= (uint8_t)(1u << at % 8);
+        refuse(patient, bytes, size);
+        bytes[at] = byte;
+    }
+    for (size_t cut = 0; cut < size; cut += 9973) {
+        refuse(patient, bytes, cut);
+    }
+    refuse(patient, bytes, size - 1);
+    bytes[size] = 0;
+    refuse(patient, bytes, size + 1);
+    /* Two volumes' sections the other way round: each sound in itself. */
+    memmove(bytes + 96, bytes + 96 + 224, size - 96 - 224);
+    refuse(patient, bytes, size - 224);
+    after = patient_tree_sum(patient->scratch);
+    g_assert_cmpstr(before, ==, after);
+    close(fd);
+}
+
+/* --- In use --------------------------------------------------------------- */
+
+/* Object after object, each flushed before its number is told. */
+static int child_load(const char *location)
+{
+    archip_volume *volume;
+    archip_store *store;
+    archip_queue *queue;
+
+    assert_ok(archip_store_open(location, 0, &store));
+    assert_ok(archip_volume_open(store, "load", ARCHIP_OPEN_WRITE, NULL,
+                                 &volume));
+    assert_ok(archip_queue_open(volume, 0, &queue));
+    for (unsigned i = 0; i < 600; i++) {
+        fixture_fill(queue, i * (uint64_t)OBJECT, 4096, 3);
+        assert_ok(archip_flush(queue));
+        if (i % 2) {            /* pages and journals come and go */
+            assert_ok(volume_settle(volume, false, NULL));
+        }
+        printf("%u\n", i);
+        fflush(stdout);
+        g_usleep(300);
+    }
+    archip_queue_close(queue);
+    assert_ok(archip_volume_close(volume));
+    archip_store_close(store);
+    return 0;
+}
+
+/* How many objects from the first on hold what was written. */
+static unsigned count_written(const char *location)
+{
+    archip_volume *volume;
+    archip_store *store;
+    archip_queue *queue;
+    unsigned count = 0;
+    uint8_t byte = 0;
+
+    assert_ok(archip_store_open(location, 0, &store));
+    assert_ok(archip_volume_open(store, "load", ARCHIP_OPEN_WRITE, NULL,
+                                 &volume));
+    assert_ok(archip_queue_open(volume, 0, &queue));
+    for (; count < 600; count++) {
+        assert_ok(archip_read(queue, &byte, 1, count * (uint64_t)OBJECT));
+        if (byte != 3) {
+            break;
+        }
+    }
+    archip_queue_close(queue);
+    assert_ok(archip_volume_close(volume));
+    archip_store_close(store);
+    return count;
+}
+
+static void test_load(void)
+{
+    enum { EXPORTS = 12 };
+    struct patient *patient = patient_shared();
+    archip_create_options options = {.object_bytes = OBJECT};
+    unsigned told[EXPORTS];
+    int fds[EXPORTS];
+    struct child child;
+    archip_store *store;
+
+    assert_ok(archip_store_open(patient->location, 0, &store));
+    assert_ok(archip_volume_create(store, "load", 600 * OBJECT, &options));
+    archip_store_close(store);
+    child = child_start("load", patient->location, "load");
+    for (unsigned i = 0; i < EXPORTS; i++) {
+        for (unsigned skip = 0; skip < 45; skip++) {
+            g_autofree char *line = child_line(&child);
+
+            g_assert_nonnull(line);
+            told[i] = (unsigned)atoi(line);
+        }
+        fds[i] = export_at(patient->location);
+    }
+    g_assert_cmpint(child_end(&child, 0), ==, 0);
+    for (unsigned i = 0; i < EXPORTS; i++) {
+        unsigned count;
+
+        lose_metadata(patient);
+        assert_ok(import_at(patient->location, fds[i], NULL, 0));
+        g_assert_cmpuint(summary_at(patient->location, false).damage_count, ==,
+                         0);
+        count = count_written(patient->location);
+        g_assert_cmpuint(count, >, told[i]);
+        patient_expect(patient, "v");
+        close(fds[i]);
+    }
+}
+
+/* --- An import that ends anywhere ----------------------------------------- */
+
+static bool import_with_fault(struct patient *patient, int fd,
+                              enum fault_op op, unsigned nth, bool late)
+{
+    g_autofree char *location = g_strdup_printf("fault::%s",
+                                                patient->location);
+    struct fault_rule rule = {.op = op, .nth = nth, .times = 1,
+                              .errno_value = EIO, .late = late, .stop = true};
+    archip_store *store;
+    bool fired;
+
+    assert_ok(archip_store_open(location, 0, &store));
+    fault_arm(store->store, &rule);
+    if (archip_metadata_import(store, fd, NULL, ARCHIP_IMPORT_OVERWRITE, NULL,
+                               NULL) < 0) {
+        g_assert_cmpuint(strlen(archip_error()), >, 8);
+    }
+    fired = fault_fired(store->store) > 0;
+    archip_store_close(store);
+    return fired;
+}
+
+static void interrupt(int fd, enum fault_op op, bool late, bool lost)
+{
+    struct patient *patient = NULL;
+    unsigned nth = 1;
+
+    for (; nth < 400; nth++) {
+        int rc;
+
+        patient = patient_shared();
+        if (lost) {
+            lose_metadata(patient);
+        } else {
+            patient_kill(patient);
+        }
+        if (!import_with_fault(patient, fd, op, nth, late)) {
+            return;
+        }
+        rc = import_at(patient->location, fd, NULL,
+                       lost ? 0 : ARCHIP_IMPORT_OVERWRITE);
+        g_assert_true(rc == 0 || (lost && rc == -EEXIST));
+        patient_expect(patient, "v");
+        g_assert_cmpuint(summary_at(patient->location, true).damage_count, ==,
+                         0);
+        expect_clean(patient->location);
+        patient_expect(patient, "v");
+    }
+    g_assert_not_reached();
+}
+
+static void test_interrupted(void)
+{
+    static const enum fault_op ops[] = {
+        FAULT_PUT, FAULT_WRITE, FAULT_SYNC, FAULT_SET_ASIDE, FAULT_TAKE_BACK,
+        FAULT_LOCK, FAULT_EXCLUDE_READERS};
+    struct patient *patient = patient_shared();
+    int fd = export_at(patient->location);
+
+    for (unsigned i = 0; i < G_N_ELEMENTS(ops); i++) {
+        interrupt(fd, ops[i], false, true);
+        interrupt(fd, ops[i], true, true);
+        interrupt(fd, ops[i], false, false);
+    }
+    close(fd);
+}
+
+/* --- Other stores --------------------------------------------------------- */
+
+static int count_volume(const archip_metadata_volume *volume, void *opaque)
+{
+    g_assert_null(volume->error);
+    ++*(unsigned *)opaque;
+    return 0;
+}
+
+static void test_stores(const void *kind)
+{
+    struct fixture fixture;
+    archip_volume *volume;
+    archip_queue *queue;
+    struct store_thing map = {.type = STORE_THING_SET},
+                       name = {.type = STORE_THING_RECORD,
+                               .record = {.kind = STORE_NAME, .text = "v"}};
+    const struct store_driver *driver;
+    int fd = file_new();
+    unsigned count = 0;
+
+    fixture_begin(&fixture, kind);
+    fixture_create(&fixture, "v", SIZE, OBJECT);
+    queue = fixture_open_queue(&fixture, "v", ARCHIP_OPEN_WRITE, &volume);
+    fixture_fill(queue, 100, 3 * OBJECT, 5);
+    map.object = (struct store_object){STORE_PAGE, volume->id, 0};
+    fixture_close(volume, queue);
+    assert_ok(archip_metadata_export(fixture.store, fd, NULL, count_volume,
+                                     &count));
+    g_assert_cmpuint(count, ==, 1);
+    driver = fixture.store->store->driver;
+    assert_ok(driver->set_aside(fixture.store->store, &map, NULL));
+    assert_ok(driver->set_aside(fixture.store->store, &name, NULL));
+    assert_ok(archip_metadata_import(fixture.store, fd, NULL, 0, count_volume,
+                                     &count));
+    g_assert_cmpuint(count, ==, 2);
+    queue = fixture_open_queue(&fixture, "v", ARCHIP_OPEN_WRITE, &volume);
+    fixture_expect(queue, 0, 100, 0);
+    fixture_expect(queue, 100, 3 * OBJECT, 5);
+    fixture_close(volume, queue);
+    fixture_end(&fixture);
+    close(fd);
+}
+
+int main(int argc, char **argv)
+{
+    int rc;
+
+    if (argc == 5 && !strcmp(argv[1], "child")) {
+        return !strcmp(argv[2], "load") ? child_load(argv[3])
+                                        : patient_child(argv[3]);
+    }
+    g_test_init(&argc, &argv, NULL);
+    g_test_add_func("/backup/quiet", test_quiet);
+    g_test_add_func("/backup/same", test_same);
+    g_test_add_func("/backup/unclean", test_unclean);
+    g_test_add_func("/backup/partial", test_partial);
+    g_test_add_func("/backup/exists", test_exists);
+    g_test_add_func("/backup/damaged-header", test_damaged_header);
+    g_test_add_func("/backup/busy", test_busy);
+    g_test_add_func("/backup/taken", test_taken);
+    g_test_add_func("/backup/missing", test_missing);
+    g_test_add_func("/backup/damaged-file", test_damaged_file);
+    g_test_add_func("/backup/load", test_load);
+    g_test_add_func("/backup/interrupted", test_interrupted);
+    fixture_add("/backup/stores", test_stores);
+    rc = g_test_run();
+    patient_shared_end();
+    return rc;
+}
