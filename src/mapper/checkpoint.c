@@ -315,7 +315,9 @@ static int fold_tree(struct fold *fold, enum format_tree_kind kind,
 
 /* --- Writing -------------------------------------------------------------------- */
 
+#ifndef BATCH_PAGES
 #define BATCH_PAGES 32u
+#endif
 
 static void request_done(struct store_request *request)
 {

@@ -438,11 +438,15 @@ static int replay_records(struct replay *replay, GError **error)
 /* More than this no journal can hold: it is folded when it exceeds
  * MAP_JOURNAL_BYTES, and then a few records may still be on their way. */
 #define REPLAY_BYTES_MAX (MAP_JOURNAL_BYTES + 64 * (size_t)FORMAT_RECORD_BYTES_MAX)
+/* So much is read at a time. */
+#ifndef REPLAY_STEP_BYTES
+#define REPLAY_STEP_BYTES ((size_t)1 << 20)
+#endif
 
 /* Read the whole of a journal: its length isn't known, so until zeroes. */
 static int journal_read(struct replay *replay, GError **error)
 {
-    const size_t step = 1 << 20;
+    const size_t step = REPLAY_STEP_BYTES;
     void *chunk = NULL;
     int rc = 0;
 

@@ -80,7 +80,9 @@ static void drops_remove(archip_volume *volume, archip_queue *queue,
 /* --- The thread ------------------------------------------------------------------ */
 
 /* Objects with unsynced data, each of which costs memory. */
+#ifndef UNSYNCED_MAX
 #define UNSYNCED_MAX 16384u
+#endif
 
 struct work {
     struct map_checkpoint *checkpoint;
