@@ -220,6 +220,9 @@ int dir_list(struct store *store, enum store_record_kind kind,
 /* Replace the file at `path` as a whole, durably; 0 or -errno. */
 int dir_put_file(struct dir_store *dir, const char *path, const void *value,
                  size_t bytes, bool exclusive);
+/* Read from the file's beginning up to its end, however many calls that takes;
+ * returns how much or -errno. */
+int dir_read_all(int fd, uint8_t *buffer, size_t bytes);
 /* Read one of at most `bytes_max`; 0 or -errno, -EFBIG when it has more. */
 int dir_get_file(struct dir_store *dir, const char *path, size_t bytes_max,
                  GBytes **value);
