@@ -35,6 +35,8 @@ struct dir_folder {
     char *path;                 /* below the store */
     struct sync_point sync;
     int users;
+    int makers;                 /* who are making folders in it: what they made
+                                   is there before it is noted as a change */
 };
 
 struct dir_store;
@@ -42,8 +44,11 @@ struct dir_file;
 
 /* Entries of the folder of that path came or went. */
 void dir_folder_changed(struct dir_store *dir, const char *path);
-/* The same for each folder from the top to `path`. */
-void dir_folders_changed(struct dir_store *dir, const char *path);
+/* Folders on the way to `path` are about to be made: syncs that begin from now
+ * on don't take those above it for clean. */
+void dir_folders_making(struct dir_store *dir, const char *path);
+/* They were made, or were there: each folder from the top to `path` changed. */
+void dir_folders_made(struct dir_store *dir, const char *path);
 /* Make durable what is known to have changed in all folders above `path`. */
 int dir_folders_sync(struct dir_store *dir, const char *path);
 /* Is there nothing to do for that? */

@@ -180,7 +180,7 @@ static int make_folder(struct dir_store *dir, const char *path)
     return result;
 }
 
-int dir_make_parents(struct dir_store *dir, const char *path)
+static int make_parents(struct dir_store *dir, const char *path)
 {
     char part[DIR_PATH_BYTES];
 
@@ -196,7 +196,18 @@ int dir_make_parents(struct dir_store *dir, const char *path)
             return result;
         }
     }
-    /* Whoever made them may not have synced them. */
-    dir_folders_changed(dir, path);
     return 0;
+}
+
+/* As soon as a folder is there another thread may put something into it, and
+ * sync that (D8).  Those that were there already may not have been synced by
+ * whoever made them (D7). */
+int dir_make_parents(struct dir_store *dir, const char *path)
+{
+    int result;
+
+    dir_folders_making(dir, path);
+    result = make_parents(dir, path);
+    dir_folders_made(dir, path);
+    return result;
 }
