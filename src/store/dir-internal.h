@@ -120,7 +120,8 @@ void dir_files_removed(struct dir_store *dir, enum store_kind kind,
                        const struct id128 *id);
 /* A failure that still has to be told, as -errno, or 0; forgets it. */
 int dir_file_failure(struct dir_store *dir, const struct store_object *name);
-/* The same for any object of that kind and id; remembers it. */
+/* The same for all objects of that kind and id, once; dir_file_failure() still
+ * tells of each. */
 int dir_files_failure(struct dir_store *dir, enum store_kind kind,
                       const struct id128 *id);
 
