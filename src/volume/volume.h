@@ -340,6 +340,10 @@ void volume_set_size(archip_volume *volume, uint64_t size_bytes);
 
 int volume_find(archip_store *store, const char *name, struct id128 *id,
                 GError **error);
+/* With the volume's lock, before its first use: if who made it died in doing
+ * so, make durable what is there of it (D7). */
+int volume_confirm(archip_store *store, const struct id128 *id,
+                   GError **error);
 void info_fill(archip_volume_info *info, const char *name,
                const struct map_header *header, const struct store *store);
 
