@@ -23,7 +23,7 @@ typedef uint64_t be64;
 #define FORMAT_VERSION 1
 
 /* Limits that stand in #ifndef, here and elsewhere, are smaller in the
- * simulation (tests/simulation/limits.h), so that it meets them often. */
+ * simulation (tests/simulation/small-limits.h), so that it meets them often. */
 
 /* --- Pages ----------------------------------------------------------------- */
 
