@@ -9,7 +9,8 @@
 
 /* --- Dropped objects --------------------------------------------------------- */
 
-/* Those whose new entry is being committed go along.  Lock held. */
+/* Those whose new entry is being committed go along: none is removed before
+ * that is durable (D9).  Lock held. */
 void drops_capture(archip_volume *volume)
 {
     GHashTableIter iter;
