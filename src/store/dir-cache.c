@@ -434,8 +434,7 @@ int dir_file_create(struct dir_store *dir, const struct store_object *name,
         dir_unlink(dir, path);
         return result;
     }
-    *strrchr(path, '/') = '\0';
-    dir_folder_changed(dir, path);
+    dir_file_made(dir, path);
     made = g_new0(struct dir_file, 1);
     made->name = *name;
     made->fd = fd;

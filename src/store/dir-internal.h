@@ -49,6 +49,10 @@ void dir_folder_changed(struct dir_store *dir, const char *path);
 void dir_folders_making(struct dir_store *dir, const char *path);
 /* They were made, or were there: each folder from the top to `path` changed. */
 void dir_folders_made(struct dir_store *dir, const char *path);
+/* The file at `path` was made.  If it is the first that this process makes in
+ * its folder, that and those above it may be there without being durable: others
+ * made them, and perhaps never put anything into them (D7). */
+void dir_file_made(struct dir_store *dir, const char *path);
 /* Make durable what is known to have changed in all folders above `path`. */
 int dir_folders_sync(struct dir_store *dir, const char *path);
 /* Is there nothing to do for that? */
@@ -275,6 +279,7 @@ struct dir_store {
     GCond synced;               /* some sync_point stopped running */
     struct dir_cache cache;
     GHashTable *folders;        /* path -> struct dir_folder, if unsynced */
+    GHashTable *known_folders;  /* paths; those above them aren't doubted */
     GQueue idle_aio;            /* io_context_t of queues that were closed:
                                    destroying one takes tens of milliseconds */
 };

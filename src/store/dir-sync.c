@@ -189,6 +189,30 @@ void dir_folders_made(struct dir_store *dir, const char *path)
     each_parent(dir, path, made_in);
 }
 
+static int doubt(struct dir_store *dir, const char *parent)
+{
+    dir_folder_changed(dir, parent);
+    return 0;
+}
+
+void dir_file_made(struct dir_store *dir, const char *path)
+{
+    g_autofree char *folder = g_path_get_dirname(path);
+    bool known;
+
+    g_mutex_lock(&dir->lock);
+    known = g_hash_table_contains(dir->known_folders, folder);
+    g_mutex_unlock(&dir->lock);
+    if (known) {
+        dir_folder_changed(dir, folder);
+        return;
+    }
+    each_parent(dir, path, doubt);
+    g_mutex_lock(&dir->lock);
+    g_hash_table_add(dir->known_folders, g_steal_pointer(&folder));
+    g_mutex_unlock(&dir->lock);
+}
+
 static int sync_parent(struct dir_store *dir, const char *parent)
 {
     struct dir_folder *folder;

@@ -371,6 +371,8 @@ static struct dir_store *dir_store_new(struct store *store, const char *path)
     g_cond_init(&dir->synced);
     dir->folders = g_hash_table_new_full(g_str_hash, g_str_equal, NULL,
                                          folder_free);
+    dir->known_folders = g_hash_table_new_full(g_str_hash, g_str_equal,
+                                               g_free, NULL);
     return dir;
 }
 
@@ -380,6 +382,7 @@ static void dir_store_free(struct dir_store *dir)
         sys.close(dir->root_fd);
     }
     g_hash_table_unref(dir->folders);
+    g_hash_table_unref(dir->known_folders);
     g_cond_clear(&dir->synced);
     g_mutex_clear(&dir->lock);
     g_free(dir->path);
