@@ -65,9 +65,10 @@ static bool known_bytes(const struct volume *volume, uint64_t first,
 
 static uint64_t draw_length(uint32_t object_bytes)
 {
-    switch (random_below(12)) {
-    case 0:
+    if (random_once_in(world.whole_once_in)) {
         return object_bytes;
+    }
+    switch (random_below(12)) {
     case 1:
         return (1 + random_below(4)) * BLOCK_SECTORS * SECTOR;
     case 2:
@@ -461,6 +462,18 @@ static void check_extents(const struct op *op, int64_t count, uint64_t now)
     }
 }
 
+/* Right after a flush said that all is well is when to see whether it is, above
+ * all when a sync had failed before. */
+static void perhaps_crash(void)
+{
+    if (!disk.dead && disk.crash_at &&
+        random_once_in(disk.failed_syncs ? 3 : 100)) {
+        disk.crash_at = MAX(disk.calls, 1);
+        disk.crash_in_sync = false;
+        disk.power_cut = true;
+    }
+}
+
 static void op_end(struct op *op, int64_t result, const char *error)
 {
     struct volume *volume = op->volume;
@@ -487,6 +500,7 @@ static void op_end(struct op *op, int64_t result, const char *error)
     if (ok && op->kind == ARCHIP_FLUSH) {
         ledger_flushed(volume->ledger, op->submitted);
         sizes_flushed(volume, op->submitted);
+        perhaps_crash();
     } else if (ok && op->kind == ARCHIP_READ) {
         check_read(op, now);
     } else if (ok && op->kind == ARCHIP_EXTENTS) {

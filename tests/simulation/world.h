@@ -74,6 +74,7 @@ struct world {
     GPtrArray *ops;             /* struct op, in flight */
     unsigned hot;               /* of HOT */
     unsigned flushes;           /* of 100 requests */
+    unsigned whole_once_in;     /* requests for whole objects */
     unsigned error_once_in;     /* while errors are on */
     bool may_err;               /* errors are injected in this life */
     bool has_rotted;            /* the disk was damaged */
