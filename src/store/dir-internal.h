@@ -50,8 +50,8 @@ void dir_folders_making(struct dir_store *dir, const char *path);
 /* They were made, or were there: each folder from the top to `path` changed. */
 void dir_folders_made(struct dir_store *dir, const char *path);
 /* The file at `path` was made.  If it is the first that this process makes in
- * its folder, that and those above it may be there without being durable: others
- * made them, and perhaps never put anything into them (D7). */
+ * its folder, that and those above it may be there without being durable:
+ * others made them, and perhaps never put anything into them (D7). */
 void dir_file_made(struct dir_store *dir, const char *path);
 /* Make durable what is known to have changed in all folders above `path`. */
 int dir_folders_sync(struct dir_store *dir, const char *path);

@@ -20,9 +20,10 @@
  * reach the disk in order, that a later rename implies an earlier write.
  *
  * A failed fsync() of a file, or write-back that fails by itself: of each
- * sector the new value is durable, or is lost for good although reads still show
- * it, and each descriptor is told once, as on Linux.  A failed one of a directory
- * leaves its entries as they were: file systems that lose metadata shut down.
+ * sector the new value is durable, or is lost for good although reads still
+ * show it, and each descriptor is told once, as on Linux.  A failed one of a
+ * directory leaves its entries as they were: file systems that lose metadata
+ * shut down.
  */
 #ifndef SIMULATION_DISK_H
 #define SIMULATION_DISK_H

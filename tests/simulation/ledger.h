@@ -5,7 +5,8 @@
  * be settled by reading it.
  *
  * A sector has a *base*, what is durable for certain, and the writes since,
- * each with the logical times at which it was submitted and seen to be complete.
+ * each with the logical times at which it was submitted and seen to be
+ * complete.
  *
  *  - A read may find a write that was submitted before the read ended, unless a
  *    later one (submitted after that one completed) had completed well before
