@@ -273,6 +273,7 @@ struct dir_store {
     char *path;                 /* as given, for messages */
     int root_fd;
     bool direct;                /* O_DIRECT and libaio */
+    gint root_synced;           /* atomic: since we are here */
     struct dir_pool pool;
 
     GMutex lock;                /* guards all below */
