@@ -561,11 +561,13 @@ static void world_begin(void)
     world.hot = random_once_in(2) ? 4 : random_once_in(2) ? 12 : HOT;
     world.flushes = random_once_in(3) ? 1 : 6;
     world.whole_once_in = 12;
+    world.one_volume = false;
     if (disk.faults == FAULT_SYNC && world.error_once_in) {
         /* What a failed sync takes down must meet what is under way. */
         world.hot = 1 + (unsigned)random_below(3);
         world.flushes = 12;
         world.whole_once_in = 2 + (unsigned)random_below(3);
+        world.one_volume = true;
     }
     world.last_number = world.step = 0;
     world.now = 1;

@@ -728,5 +728,10 @@ static void step_volume(struct volume *volume)
 void world_step(void)
 {
     /* Few at a time, so that each gets far. */
-    step_volume(&world.volumes[random_below(2 + random_below(VOLUMES - 1))]);
+    unsigned few = 2 + (unsigned)random_below(VOLUMES - 1);
+
+    if (world.one_volume) {
+        few = 1;
+    }
+    step_volume(&world.volumes[random_below(few)]);
 }

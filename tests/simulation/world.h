@@ -75,6 +75,7 @@ struct world {
     unsigned hot;               /* of HOT */
     unsigned flushes;           /* of 100 requests */
     unsigned whole_once_in;     /* requests for whole objects */
+    bool one_volume;
     unsigned error_once_in;     /* while errors are on */
     bool may_err;               /* errors are injected in this life */
     bool has_rotted;            /* the disk was damaged */
