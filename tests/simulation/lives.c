@@ -310,6 +310,15 @@ static void volume_reset(struct volume *volume)
     volume->existence = UNSURE;
 }
 
+/* Making and removing are short: let more of the ends fall into them. */
+static void perhaps_crash_soon(void)
+{
+    if (disk.crash_at && random_once_in(12)) {
+        disk.crash_at = disk.calls + 1 + random_below(70);
+        disk.crash_in_sync = random_once_in(2);
+    }
+}
+
 void volume_create(struct volume *volume)
 {
     archip_create_options options = { 0 };
@@ -320,6 +329,7 @@ void volume_create(struct volume *volume)
         volume_open(volume);
         return;
     }
+    perhaps_crash_soon();
     volume_reset(volume);
     options.object_bytes = volume->object_bytes;
     disk_note("create %s as %u, %#zx", volume->name, volume->number,
@@ -336,6 +346,7 @@ void volume_remove(struct volume *volume)
 {
     int result;
 
+    perhaps_crash_soon();
     disk_note("remove %s", volume->name);
     volume->existence = UNSURE;
     result = archip_volume_remove(world.stores[random_below(STORES)],
