@@ -27,6 +27,17 @@ static int64_t real_realtime_ns(void)
     return now.tv_sec * INT64_C(1000000000) + now.tv_nsec;
 }
 
+static unsigned real_thread_number(void)
+{
+    static _Thread_local unsigned number;
+    static unsigned last;
+
+    if (!number) {
+        number = __atomic_add_fetch(&last, 1, __ATOMIC_RELAXED);
+    }
+    return number;
+}
+
 #define REAL_CALLS                                                             \
     {                                                                          \
         .openat = real_openat, .openat2 = real_openat2, .close = close,        \
@@ -37,6 +48,7 @@ static int64_t real_realtime_ns(void)
         .linkat = linkat, .renameat2 = renameat2, .fstatat = fstatat,          \
         .io_setup = io_setup, .io_destroy = io_destroy,                        \
         .io_submit = io_submit, .realtime_ns = real_realtime_ns,               \
+        .thread_number = real_thread_number,                                   \
     }
 
 const struct sys_table sys_real = REAL_CALLS;

@@ -51,6 +51,9 @@ struct sys_table {
     int (*io_submit)(io_context_t context, long count, struct iocb **iocbs);
     /* Clocks. */
     int64_t (*realtime_ns)(void);
+    /* Threads: the calling one's number, from 1; unlike its address it isn't
+     * used again after its end. */
+    unsigned (*thread_number)(void);
 };
 
 extern struct sys_table sys;

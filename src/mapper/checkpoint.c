@@ -4,12 +4,12 @@
  *
  * Pages are never overwritten: a changed page gets a new number in the current
  * layer, its parent a new reference, up to the root in the header.  The order
- * is: pages written, pages durable, header replaced, and only then are replaced
- * pages of the current layer and the folded journals removed.  Pages of older
- * layers may be shared and are left alone.
+ * is: pages written, pages durable, header replaced (D8), and only then are
+ * replaced pages of the current layer and the folded journals removed (D9).
+ * Pages of older layers may be shared and are left alone.
  *
- * Numbers handed out by an attempt that failed are not used again: the header
- * may be in the store although its replacing reported an error.
+ * Numbers handed out by an attempt that failed are not used again (D6): the
+ * header may be in the store although its replacing reported an error.
  */
 #include "mapper/map.h"
 
@@ -315,7 +315,9 @@ static int fold_tree(struct fold *fold, enum format_tree_kind kind,
 
 /* --- Writing -------------------------------------------------------------------- */
 
+#ifndef BATCH_PAGES
 #define BATCH_PAGES 32u
+#endif
 
 static void request_done(struct store_request *request)
 {

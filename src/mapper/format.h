@@ -22,9 +22,14 @@ typedef uint64_t be64;
 
 #define FORMAT_VERSION 1
 
+/* Limits that stand in #ifndef, here and elsewhere, are smaller in the
+ * simulation (tests/simulation/small-limits.h), so that it meets them often. */
+
 /* --- Pages ----------------------------------------------------------------- */
 
+#ifndef FORMAT_PAGE_BYTES
 #define FORMAT_PAGE_BYTES 65536u
+#endif
 #define FORMAT_PAGE_HEAD_BYTES 128u
 #define FORMAT_PAGE_BODY_BYTES (FORMAT_PAGE_BYTES - FORMAT_PAGE_HEAD_BYTES)
 #define FORMAT_PAGE_MAGIC 0x41504745u /* "APGE" */
@@ -151,7 +156,9 @@ static_assert(sizeof(struct format_field) == 8, "");
 
 #define FORMAT_RECORD_MAGIC 0x414a524eu /* "AJRN" */
 #define FORMAT_RECORD_ALIGN 4096u
+#ifndef FORMAT_RECORD_BYTES_MAX
 #define FORMAT_RECORD_BYTES_MAX (8u << 20)
+#endif
 
 struct format_record {
     be32 magic;

@@ -6,11 +6,11 @@
  *  - records have consecutive sequence numbers, also from one epoch to the next;
  *  - a record is written only after the one before it is durable, so only the
  *    last one of an epoch can be torn;
- *  - after a failed write nothing is appended to that epoch: what it held is
- *    captured again, under the same sequence number, into a new epoch.
+ *  - after a failed write nothing is appended to that epoch (D6): what it held
+ *    is captured again, under the same sequence number, into a new epoch.
  *
  * So a record that can't be read is dropped only where nothing acknowledged can
- * follow it; a good one after it is an error.
+ * follow it (D13); a good one after it is an error (D14).
  */
 #include "mapper/map.h"
 
@@ -131,6 +131,12 @@ static void capture_record(struct map *map, struct map_commit *commit)
     g_hash_table_iter_init(&iter, map->committing);
     while (g_hash_table_iter_next(&iter, &index, NULL)) {
         item_count += encode_index(map, (uint64_t)index, items);
+    }
+    if (map->size_committing && map->header.shrink_bytes) {
+        /* The size before the shrink may never have been in a record (D12). */
+        item_append(items, FORMAT_ITEM_SIZE, map->header.shrink_bytes,
+                    (struct map_entry){ 0 }, NULL, 0);
+        item_count++;
     }
     if (map->size_committing) {
         item_append(items, FORMAT_ITEM_SIZE, map->header.size_bytes,
@@ -442,11 +448,15 @@ static int replay_records(struct replay *replay, GError **error)
 /* More than this no journal can hold: it is folded when it exceeds
  * MAP_JOURNAL_BYTES, and then a few records may still be on their way. */
 #define REPLAY_BYTES_MAX (MAP_JOURNAL_BYTES + 64 * (size_t)FORMAT_RECORD_BYTES_MAX)
+/* So much is read at a time. */
+#ifndef REPLAY_STEP_BYTES
+#define REPLAY_STEP_BYTES ((size_t)1 << 20)
+#endif
 
 /* Read the whole of a journal: its length isn't known, so until zeroes. */
 static int journal_read(struct replay *replay, GError **error)
 {
-    const size_t step = 1 << 20;
+    const size_t step = REPLAY_STEP_BYTES;
     void *chunk = NULL;
     int rc = 0;
 

@@ -96,12 +96,24 @@ void map_free(struct map *map)
     g_free(map);
 }
 
-/* Bring a map into order for writing and mark it as in use. */
+/* Behind its end the volume's last object may hold what was written after a
+ * growth that was lost: growing again must not show it (D4, D5).  So it is cut
+ * off as what a shrink leaves behind. */
+static void map_distrust_tail(struct map_header *header)
+{
+    uint64_t end = map_object_total(header) * header->object_bytes;
+
+    if (end > header->size_bytes) {
+        header->shrink_bytes = MAX(header->shrink_bytes, end);
+    }
+}
+
+/* Bring a map into order for writing and mark it as in use (D18). */
 static int map_recover(struct map *map, GError **error)
 {
     if (!(map->header.flags & FORMAT_HEADER_CLEAN)) {
-        /* An earlier process may have acknowledged a flush that it didn't
-         * finish everywhere, or died between write and sync. */
+        /* D7: an earlier process may have died between write and sync, and what
+         * is read from now on must stay. */
         int rc = map->store->driver->sync_all(map->store, STORE_BLOCK,
                                               &map->header.current_layer_id,
                                               error);
@@ -109,6 +121,7 @@ static int map_recover(struct map *map, GError **error)
         if (rc < 0) {
             return rc;
         }
+        map_distrust_tail(&map->header);
     }
     return map_fold(map, false, error);
 }

@@ -3,7 +3,7 @@
  * Looking up and changing what the map says of an object.
  *
  * An entry that can't be right (a layer that never was, a base without a
- * layer) is an error that names it: nobody goes on from a guess.
+ * layer) is an error that names it: nobody goes on from a guess (D14).
  */
 #include "mapper/map.h"
 

@@ -29,9 +29,13 @@
     (FORMAT_PAGE_BODY_BYTES / (uint32_t)sizeof(struct format_layer))
 
 /* Pages kept in memory: 8 MiB. */
+#ifndef MAP_CACHE_PAGES
 #define MAP_CACHE_PAGES 128u
+#endif
 /* A journal of this size is folded into pages. */
+#ifndef MAP_JOURNAL_BYTES
 #define MAP_JOURNAL_BYTES (16u << 20)
+#endif
 
 /* Where an object's blocks are; layer 0: nowhere, zeroes.  With a base other
  * than 0, those present are in (layer, index), the others in (base, index). */

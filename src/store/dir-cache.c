@@ -4,8 +4,9 @@
  *
  * A file in use is never closed, so the bound gives way to what is in flight
  * (which queues bound); the next open closes what is over it.  The one idle
- * for longest goes first, and is synced before if it has to be: should that
- * fail, nobody is there to be told, and the next STORE_SYNC of the object is.
+ * for longest goes first, and is synced before if it has to be (D1): should
+ * that fail, nobody is there to be told, and the next STORE_SYNC of the object
+ * is (D6).
  *
  * Files are opened without the lock.  Two that opened the same one: the second
  * takes the first's.  One opened while an object left its bucket (created anew,
@@ -123,7 +124,8 @@ void dir_cache_age(struct dir_store *dir)
     g_mutex_unlock(&dir->lock);
 }
 
-/* As find_locked(), but not what another process has replaced or removed. */
+/* As find_locked(), but not what another process has replaced or removed
+ * (D10). */
 static struct dir_file *find_current_locked(struct dir_cache *cache,
                                             const struct store_object *name,
                                             struct dir_file **unused)
@@ -390,7 +392,8 @@ static void forget_locked(struct dir_store *dir,
     g_hash_table_remove(dir->cache.failed, name);
 }
 
-/* Returns a descriptor of a new, empty file or -errno. */
+/* Returns a descriptor of a new, empty file or -errno: nothing of an earlier
+ * life shows (D4, D5). */
 static int create_fd(struct dir_store *dir, const char *path)
 {
     int flags = open_flags(dir) | O_CREAT | O_EXCL;
@@ -431,8 +434,7 @@ int dir_file_create(struct dir_store *dir, const struct store_object *name,
         dir_unlink(dir, path);
         return result;
     }
-    *strrchr(path, '/') = '\0';
-    dir_folder_changed(dir, path);
+    dir_file_made(dir, path);
     made = g_new0(struct dir_file, 1);
     made->name = *name;
     made->fd = fd;
@@ -505,9 +507,10 @@ int dir_file_failure(struct dir_store *dir, const struct store_object *name)
         g_hash_table_remove(dir->cache.failed, name);
     }
     g_mutex_unlock(&dir->lock);
-    return -failure;
+    return -ABS(failure);
 }
 
+/* Told ones are negative. */
 int dir_files_failure(struct dir_store *dir, enum store_kind kind,
                       const struct id128 *id)
 {
@@ -517,9 +520,10 @@ int dir_files_failure(struct dir_store *dir, enum store_kind kind,
 
     g_mutex_lock(&dir->lock);
     g_hash_table_iter_init(&iter, dir->cache.failed);
-    while (result == 0 && g_hash_table_iter_next(&iter, &name, &failure)) {
-        if (is_of(name, kind, id)) {
+    while (g_hash_table_iter_next(&iter, &name, &failure)) {
+        if (is_of(name, kind, id) && GPOINTER_TO_INT(failure) > 0) {
             result = -GPOINTER_TO_INT(failure);
+            g_hash_table_iter_replace(&iter, GINT_TO_POINTER(result));
         }
     }
     g_mutex_unlock(&dir->lock);

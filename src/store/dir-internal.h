@@ -35,6 +35,8 @@ struct dir_folder {
     char *path;                 /* below the store */
     struct sync_point sync;
     int users;
+    int makers;                 /* who are making folders in it: what they made
+                                   is there before it is noted as a change */
 };
 
 struct dir_store;
@@ -42,8 +44,15 @@ struct dir_file;
 
 /* Entries of the folder of that path came or went. */
 void dir_folder_changed(struct dir_store *dir, const char *path);
-/* The same for each folder from the top to `path`. */
-void dir_folders_changed(struct dir_store *dir, const char *path);
+/* Folders on the way to `path` are about to be made: syncs that begin from now
+ * on don't take those above it for clean. */
+void dir_folders_making(struct dir_store *dir, const char *path);
+/* They were made, or were there: each folder from the top to `path` changed. */
+void dir_folders_made(struct dir_store *dir, const char *path);
+/* The file at `path` was made.  If it is the first that this process makes in
+ * its folder, that and those above it may be there without being durable:
+ * others made them, and perhaps never put anything into them (D7). */
+void dir_file_made(struct dir_store *dir, const char *path);
 /* Make durable what is known to have changed in all folders above `path`. */
 int dir_folders_sync(struct dir_store *dir, const char *path);
 /* Is there nothing to do for that? */
@@ -115,7 +124,8 @@ void dir_files_removed(struct dir_store *dir, enum store_kind kind,
                        const struct id128 *id);
 /* A failure that still has to be told, as -errno, or 0; forgets it. */
 int dir_file_failure(struct dir_store *dir, const struct store_object *name);
-/* The same for any object of that kind and id; remembers it. */
+/* The same for all objects of that kind and id, once; dir_file_failure() still
+ * tells of each. */
 int dir_files_failure(struct dir_store *dir, enum store_kind kind,
                       const struct id128 *id);
 
@@ -220,6 +230,9 @@ int dir_list(struct store *store, enum store_record_kind kind,
 /* Replace the file at `path` as a whole, durably; 0 or -errno. */
 int dir_put_file(struct dir_store *dir, const char *path, const void *value,
                  size_t bytes, bool exclusive);
+/* Read from the file's beginning up to its end, however many calls that takes;
+ * returns how much or -errno. */
+int dir_read_all(int fd, uint8_t *buffer, size_t bytes);
 /* Read one of at most `bytes_max`; 0 or -errno, -EFBIG when it has more. */
 int dir_get_file(struct dir_store *dir, const char *path, size_t bytes_max,
                  GBytes **value);
@@ -295,12 +308,14 @@ struct dir_store {
     int root_fd;
     bool direct;                /* O_DIRECT and libaio */
     gint look_only;             /* atomic: listing cleans nothing up */
+    gint root_synced;           /* atomic: since we are here */
     struct dir_pool pool;
 
     GMutex lock;                /* guards all below */
     GCond synced;               /* some sync_point stopped running */
     struct dir_cache cache;
     GHashTable *folders;        /* path -> struct dir_folder, if unsynced */
+    GHashTable *known_folders;  /* paths; those above them aren't doubted */
     GQueue idle_aio;            /* io_context_t of queues that were closed:
                                    destroying one takes tens of milliseconds */
 };

@@ -3,11 +3,11 @@
  * The dir store's locks: flock() is the truth, and dies with its holder.  What
  * the lock's file says is for people, and for the token.
  *
- * The file is never renamed or removed while the volume exists; one that was
- * removed between opening and locking is noticed by its inode.  The two slots
- * of struct dir_lock_slot are written in turn and synced before use, so that
- * the one in force survives a torn write of the other; a torn one may have
- * carried the next token, which is therefore left out.
+ * One writer (D15).  The file is never renamed or removed while the volume
+ * exists; one that was removed between opening and locking is noticed by its
+ * inode.  The two slots of struct dir_lock_slot are written in turn and synced
+ * before use, so that the one in force survives a torn write of the other; a
+ * torn one may have carried the next token, which is therefore left out.
  */
 #include "store/dir-internal.h"
 
@@ -22,6 +22,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/file.h>
+#include <unistd.h>
 
 #define SLOT_COUNT 2
 
@@ -96,14 +97,10 @@ static bool is_unused(const struct dir_lock_slot *slot)
 static int read_record(int fd, struct lock_record *record)
 {
     struct dir_lock_slot slots[SLOT_COUNT] = {0};
-    struct iovec iov = {slots, sizeof(slots)};
-    ssize_t got;
+    int got = dir_read_all(fd, (uint8_t *)slots, sizeof(slots));
 
-    do {
-        got = sys.preadv2(fd, &iov, 1, 0, 0);
-    } while (got < 0 && errno == EINTR);
     if (got < 0) {
-        return -errno;
+        return got;
     }
     *record = (struct lock_record){0};
     for (int i = 0; i < SLOT_COUNT; i++) {
@@ -134,7 +131,7 @@ static int write_slot(struct dir_lock *lock)
         return put < 0 ? -errno : -ENOSPC;
     }
     lock->next_slot = !lock->next_slot;
-    return sys.fdatasync(lock->fd) < 0 ? -errno : 0;
+    return TEMP_FAILURE_RETRY(sys.fdatasync(lock->fd)) < 0 ? -errno : 0;
 }
 
 /* --- Files ---------------------------------------------------------------- */

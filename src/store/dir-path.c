@@ -17,6 +17,7 @@
 #include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 /* --- Names ---------------------------------------------------------------- */
 
@@ -180,7 +181,7 @@ static int make_folder(struct dir_store *dir, const char *path)
     return result;
 }
 
-int dir_make_parents(struct dir_store *dir, const char *path)
+static int make_parents(struct dir_store *dir, const char *path)
 {
     char part[DIR_PATH_BYTES];
 
@@ -196,7 +197,35 @@ int dir_make_parents(struct dir_store *dir, const char *path)
             return result;
         }
     }
-    /* Whoever made them may not have synced them. */
-    dir_folders_changed(dir, path);
     return 0;
+}
+
+/* Before anything is built in the store: that it is one must be durable, and who
+ * made it may have died before (D7). */
+static int sync_root_once(struct dir_store *dir)
+{
+    if (g_atomic_int_get(&dir->root_synced)) {
+        return 0;
+    }
+    if (TEMP_FAILURE_RETRY(sys.fsync(dir->root_fd)) < 0) {
+        return -errno;
+    }
+    g_atomic_int_set(&dir->root_synced, 1);
+    return 0;
+}
+
+/* As soon as a folder is there another thread may put something into it, and
+ * sync that (D8).  Those that were there already may not have been synced by
+ * whoever made them (D7). */
+int dir_make_parents(struct dir_store *dir, const char *path)
+{
+    int result = sync_root_once(dir);
+
+    if (result < 0) {
+        return result;
+    }
+    dir_folders_making(dir, path);
+    result = make_parents(dir, path);
+    dir_folders_made(dir, path);
+    return result;
 }

@@ -28,7 +28,9 @@
 #include <sys/eventfd.h>
 #include <unistd.h>
 
+#ifndef AIO_DEPTH
 #define AIO_DEPTH 256
+#endif
 /* The kernel holds back what one io_submit() brings until it has seen all of
  * it: with sixteen at once the disk idles meanwhile.  Random reads of 4 KiB at
  * depth 16 reached 44k a second in whole batches, 56k in fours, 49k singly. */

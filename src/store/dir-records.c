@@ -2,8 +2,8 @@
 /*
  * The dir store's records: small files that are replaced as a whole.
  *
- * The new value goes to a temporary file beside, is synced, and takes the name
- * by rename(), or by link() where it must be the first; then the folder is
+ * The new value goes to a temporary file beside, is synced (D8), and takes the
+ * name by rename(), or by link() where it must be the first; then the folder is
  * synced.  The writer has its temporary file locked, so whoever cleans up knows
  * by trying the lock whether a crash left it.
  */
@@ -59,7 +59,7 @@ int dir_record_path(const struct store_record *record,
 
 /* --- Reading -------------------------------------------------------------- */
 
-static int read_all(int fd, uint8_t *buffer, size_t bytes)
+int dir_read_all(int fd, uint8_t *buffer, size_t bytes)
 {
     size_t at = 0;
 
@@ -88,7 +88,7 @@ int dir_get_file(struct dir_store *dir, const char *path, size_t bytes_max,
     if (fd < 0) {
         return fd;
     }
-    got = read_all(fd, buffer, bytes_max + 1);
+    got = dir_read_all(fd, buffer, bytes_max + 1);
     sys.close(fd);
     if (got < 0) {
         return got;

@@ -10,6 +10,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <string.h>
+#include <unistd.h>
 
 /* --- Walking folders ------------------------------------------------------ */
 
@@ -230,7 +231,7 @@ static int remove_id(struct dir_store *dir, const char *path)
     if (result == 0 || result == -ENOENT) {
         result = remove_entry(folder_fd, leaf, NULL);
     }
-    if (result == 0 && sys.fsync(folder_fd) < 0) {
+    if (result == 0 && TEMP_FAILURE_RETRY(sys.fsync(folder_fd)) < 0) {
         result = -errno;
     }
     sys.close(folder_fd);

@@ -8,7 +8,7 @@
  * there are durable: so a change that completes during the call is never taken
  * for synced, and a sync that waited for another one goes on only if it is not
  * covered.  The kernel tells of a failed write-back once; whoever was waiting
- * when a sync failed gets the failure too.
+ * when a sync failed gets the failure too (D6).
  */
 #include "store/dir-internal.h"
 
@@ -113,27 +113,37 @@ static int sync_folder(struct dir_store *dir, void *what)
     return result;
 }
 
-void dir_folder_changed(struct dir_store *dir, const char *path)
+static struct dir_folder *folder_get_locked(struct dir_store *dir,
+                                            const char *path)
 {
-    struct dir_folder *folder;
+    struct dir_folder *folder = g_hash_table_lookup(dir->folders, path);
 
-    g_mutex_lock(&dir->lock);
-    folder = g_hash_table_lookup(dir->folders, path);
     if (!folder) {
         folder = g_new0(struct dir_folder, 1);
         folder->path = g_strdup(path);
         g_hash_table_insert(dir->folders, folder->path, folder);
     }
-    folder->sync.changed++;
+    return folder;
+}
+
+void dir_folder_changed(struct dir_store *dir, const char *path)
+{
+    g_mutex_lock(&dir->lock);
+    folder_get_locked(dir, path)->sync.changed++;
     g_mutex_unlock(&dir->lock);
 }
 
-/* Call `each` for every folder above `path`, from the top. */
+/* Call `each` for every folder above `path`, from the top, which is the store
+ * itself: who made the folders in it may have died before it synced them. */
 static int each_parent(struct dir_store *dir, const char *path,
                        int (*each)(struct dir_store *dir, const char *parent))
 {
     char part[DIR_PATH_BYTES];
+    int top = each(dir, ".");
 
+    if (top < 0) {
+        return top;
+    }
     for (const char *slash = strchr(path, '/'); slash;
          slash = strchr(slash + 1, '/')) {
         int result;
@@ -149,15 +159,58 @@ static int each_parent(struct dir_store *dir, const char *path,
     return 0;
 }
 
-static int note_parent(struct dir_store *dir, const char *parent)
+static int making_in(struct dir_store *dir, const char *parent)
+{
+    g_mutex_lock(&dir->lock);
+    folder_get_locked(dir, parent)->makers++;
+    g_mutex_unlock(&dir->lock);
+    return 0;
+}
+
+static int made_in(struct dir_store *dir, const char *parent)
+{
+    struct dir_folder *folder;
+
+    g_mutex_lock(&dir->lock);
+    folder = folder_get_locked(dir, parent);
+    folder->makers--;
+    folder->sync.changed++;
+    g_mutex_unlock(&dir->lock);
+    return 0;
+}
+
+void dir_folders_making(struct dir_store *dir, const char *path)
+{
+    each_parent(dir, path, making_in);
+}
+
+void dir_folders_made(struct dir_store *dir, const char *path)
+{
+    each_parent(dir, path, made_in);
+}
+
+static int doubt(struct dir_store *dir, const char *parent)
 {
     dir_folder_changed(dir, parent);
     return 0;
 }
 
-void dir_folders_changed(struct dir_store *dir, const char *path)
+void dir_file_made(struct dir_store *dir, const char *path)
 {
-    each_parent(dir, path, note_parent);
+    g_autofree char *folder = g_path_get_dirname(path);
+    bool known;
+
+    g_mutex_lock(&dir->lock);
+    known = g_hash_table_contains(dir->known_folders, folder);
+    g_mutex_unlock(&dir->lock);
+    if (known) {
+        dir_folder_changed(dir, folder);
+        return;
+    }
+    each_parent(dir, path, doubt);
+    g_mutex_lock(&dir->lock);
+    g_hash_table_add(dir->known_folders, g_steal_pointer(&folder));
+    g_mutex_unlock(&dir->lock);
 }
 
 static int sync_parent(struct dir_store *dir, const char *parent)
@@ -169,9 +222,10 @@ static int sync_parent(struct dir_store *dir, const char *parent)
     folder = g_hash_table_lookup(dir->folders, parent);
     if (folder) {
         folder->users++;
+        folder->sync.changed += folder->makers > 0;
         result = sync_point_run_locked(dir, &folder->sync, sync_folder, folder);
         folder->users--;
-        if (folder->users == 0 &&
+        if (folder->users == 0 && folder->makers == 0 &&
             folder->sync.synced >= folder->sync.changed) {
             g_hash_table_remove(dir->folders, folder->path);
         }

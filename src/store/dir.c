@@ -25,6 +25,7 @@
 #include <string.h>
 #include <sys/resource.h>
 #include <sys/statvfs.h>
+#include <unistd.h>
 
 #define FDS_DEFAULT 4096
 #define THREADS_DEFAULT 16
@@ -216,10 +217,12 @@ static bool try_alignment(int fd, const struct alignment *alignment)
         return false;
     }
     memset(iov.iov_base, 0x5a, bytes);
-    works = sys.pwritev2(fd, &iov, 1, (off_t)bytes, 0) == (ssize_t)bytes;
+    works = TEMP_FAILURE_RETRY(sys.pwritev2(fd, &iov, 1, (off_t)bytes, 0)) ==
+            (ssize_t)bytes;
     memset(iov.iov_base, 0, bytes);
     works = works &&
-            sys.preadv2(fd, &iov, 1, (off_t)bytes, 0) == (ssize_t)bytes &&
+            TEMP_FAILURE_RETRY(sys.preadv2(fd, &iov, 1, (off_t)bytes, 0)) ==
+                (ssize_t)bytes &&
             *(uint8_t *)iov.iov_base == 0x5a;
     free(iov.iov_base);
     return works;
@@ -368,6 +371,8 @@ static struct dir_store *dir_store_new(struct store *store, const char *path)
     g_cond_init(&dir->synced);
     dir->folders = g_hash_table_new_full(g_str_hash, g_str_equal, NULL,
                                          folder_free);
+    dir->known_folders = g_hash_table_new_full(g_str_hash, g_str_equal,
+                                               g_free, NULL);
     return dir;
 }
 
@@ -377,6 +382,7 @@ static void dir_store_free(struct dir_store *dir)
         sys.close(dir->root_fd);
     }
     g_hash_table_unref(dir->folders);
+    g_hash_table_unref(dir->known_folders);
     g_cond_clear(&dir->synced);
     g_mutex_clear(&dir->lock);
     g_free(dir->path);

@@ -9,7 +9,8 @@
 
 /* --- Dropped objects --------------------------------------------------------- */
 
-/* Those whose new entry is being committed go along.  Lock held. */
+/* Those whose new entry is being committed go along: none is removed before
+ * that is durable (D9).  Lock held. */
 void drops_capture(archip_volume *volume)
 {
     GHashTableIter iter;
@@ -80,7 +81,9 @@ static void drops_remove(archip_volume *volume, archip_queue *queue,
 /* --- The thread ------------------------------------------------------------------ */
 
 /* Objects with unsynced data, each of which costs memory. */
+#ifndef UNSYNCED_MAX
 #define UNSYNCED_MAX 16384u
+#endif
 
 struct work {
     struct map_checkpoint *checkpoint;

@@ -8,7 +8,9 @@
 #include <errno.h>
 #include <stdlib.h>
 
+#ifndef CHUNK_BYTES
 #define CHUNK_BYTES (UINT64_C(1) << 20)
+#endif
 
 struct copy {
     struct request *parent;

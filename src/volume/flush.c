@@ -5,12 +5,12 @@
  *
  * A round: the changes of the map are captured; then the objects written until
  * then are synced, all at once; then the captured changes are written to the
- * journal and synced, in one write.  The order is what keeps the durable map
- * from saying more than the data.  What was written without a change to the
- * map costs only its sync.
+ * journal and synced, in one write (D1).  The order is what keeps the durable
+ * map from saying more than the data (D8).  What was written without a change
+ * to the map costs only its sync.
  *
  * A sync that failed is remembered by blocks: until each was rewritten, or the
- * volume reopened, every flush fails.
+ * volume reopened, every flush fails that was not begun after that (D6).
  */
 #include "volume/volume.h"
 
@@ -85,7 +85,8 @@ static void flush_start_task(struct task *task)
     flush_begin(volume, flush->queue);
 }
 
-/* The next round runs on the queue of one who waits for it.  Lock held. */
+/* The next round runs on the queue of one who waits for it (D17).  Lock
+ * held. */
 static void flush_hand_on(struct flush *flush)
 {
     struct request *next;
@@ -219,11 +220,43 @@ static void flush_take_syncs(archip_volume *volume)
     }
 }
 
+/* A FUA write is a sync of its own.  If it fails the kernel has told of that,
+ * and a sync beside it may find nothing wrong any more: what came of it must be
+ * known before a round is judged (D6).  Those that begin now come too late to
+ * do harm. */
+static bool flush_awaits_pieces(archip_volume *volume)
+{
+    struct flush *flush = &volume->flush;
+
+    if (flush->has_awaited) {
+        return false;
+    }
+    flush->has_awaited = true;
+    for (guint i = 0; i < flush->objects->len; i++) {
+        const struct object *object = g_ptr_array_index(flush->objects, i);
+
+        for (GList *link = object->active.head; link; link = link->next) {
+            struct piece *piece = link->data;
+
+            if (piece->op == ARCHIP_WRITE &&
+                piece->request->user.flags & ARCHIP_FUA) {
+                piece->awaited = true;
+                flush->outstanding++;
+            }
+        }
+    }
+    return flush->outstanding > 0;
+}
+
 static void flush_synced(archip_volume *volume)
 {
     struct flush *flush = &volume->flush;
 
     g_mutex_lock(&volume->map->lock);
+    if (flush_awaits_pieces(volume)) {
+        g_mutex_unlock(&volume->map->lock);
+        return;
+    }
     flush_take_syncs(volume);
     g_mutex_unlock(&volume->map->lock);
     g_clear_pointer(&flush->objects, g_ptr_array_unref);
@@ -232,6 +265,25 @@ static void flush_synced(archip_volume *volume)
         journal_write(volume);
     } else {
         flush_commit(volume);
+    }
+}
+
+static void flush_synced_task(struct task *task)
+{
+    struct flush *flush =
+        (struct flush *)((char *)task - offsetof(struct flush, start));
+
+    flush_synced((archip_volume *)((char *)flush -
+                                   offsetof(archip_volume, flush)));
+}
+
+void flush_piece_done(archip_volume *volume)
+{
+    struct flush *flush = &volume->flush;
+
+    if (--flush->outstanding == 0) {
+        flush->start.run = flush_synced_task;
+        queue_post(flush->queue, &flush->start);
     }
 }
 
@@ -283,6 +335,7 @@ static void flush_begin(archip_volume *volume, archip_queue *queue)
 
     g_mutex_lock(&map->lock);
     flush->queue = queue;
+    flush->has_awaited = false;
     flush->result = 0;
     flush->current = g_steal_pointer(&flush->waiting);
     queue_hold(queue);
@@ -290,6 +343,7 @@ static void flush_begin(archip_volume *volume, archip_queue *queue)
            !volume->background.checkpointing;
     map_capture(map, fold ? MAP_ROTATE : MAP_JOURNAL, &flush->commit);
     drops_capture(volume);
+    objects_mend(volume);
     flush_capture_objects(volume);
     count = flush->outstanding = flush->objects->len;
     g_mutex_unlock(&map->lock);

@@ -5,7 +5,7 @@
  * The name record is what makes a volume exist: it is written last and removed
  * first.  Around that stands an intent record, under the volume's lock.  Who
  * finds one later and gets the lock knows that its maker died, and finishes:
- * a volume that its name leads to stays, any other goes.
+ * a volume that its name leads to stays, any other goes (D11).
  */
 #include "volume/volume.h"
 
@@ -162,6 +162,29 @@ static int volume_purge(struct store *store, const struct id128 *id,
 
 /* --- Finishing what others began --------------------------------------------------------- */
 
+/* Whoever made or removed the volume died, or failed to sync what he changed:
+ * what is there to be seen must be durable before anybody builds upon it
+ * (D7). */
+static int intent_trust(struct store *store, const struct id128 *id,
+                        GError **error)
+{
+    return store->driver->sync_all(store, STORE_PAGE, id, error);
+}
+
+int volume_confirm(archip_store *store, const struct id128 *id,
+                   GError **error)
+{
+    struct store_record record = { .kind = STORE_INTENT, .id = *id };
+    g_autoptr(GBytes) value = NULL;
+    int rc = store->store->driver->get(store->store, &record, &value, error);
+
+    if (rc == -ENOENT) {
+        g_clear_error(error);
+        return 0;
+    }
+    return rc < 0 ? rc : intent_trust(store->store, id, error);
+}
+
 static int intents_collect(const struct store_record *record, void *opaque)
 {
     g_array_append_vals(opaque, &record->id, 1);
@@ -188,6 +211,9 @@ int volume_finish_intent(archip_store *store, const struct id128 *id,
         rc = intent_decode(value, &intended, &layer, &name, error);
     } else {
         rc = 0;         /* done meanwhile */
+    }
+    if (rc == 0 && value) {
+        rc = intent_trust(store->store, id, error);
     }
     if (rc == 0 && value) {
         int found = volume_find(store, name, &named, NULL);

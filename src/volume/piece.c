@@ -6,8 +6,8 @@
  * A piece holds a range of its object, shared or exclusive.  Ranges that
  * overlap exclude each other unless both are shared: plain reads and writes
  * share (as on any disk, those that overlap have no order), whatever reads
- * before it writes, or creates the object, is alone.  A piece that must wait,
- * for others or for a map page, has changed nothing and begins anew.
+ * before it writes, or creates the object, is alone (D16).  A piece that must
+ * wait, for others or for a map page, has changed nothing and begins anew.
  */
 #include "volume/volume.h"
 
@@ -53,39 +53,91 @@ void object_put(archip_volume *volume, struct object *object)
     }
 }
 
-/* Blocks that were rewritten as a whole are lost no more. */
-static void object_regain(archip_volume *volume, struct object *object,
-                          unsigned first, unsigned last)
+/* Blocks that were rewritten as a whole. */
+static void object_regain(struct object *object, unsigned first, unsigned last)
+{
+    for (unsigned block = first; block < last; block++) {
+        map_bit_set(&object->lost->mended, block);
+    }
+}
+
+static bool bits_clear(struct map_bits *bits, const struct map_bits *cleared)
+{
+    uint8_t any = 0;
+
+    for (size_t i = 0; i < sizeof(bits->bytes); i++) {
+        bits->bytes[i] &= (uint8_t)~cleared->bytes[i];
+        any |= bits->bytes[i];
+    }
+    return any;
+}
+
+void objects_mend(archip_volume *volume)
+{
+    g_autoptr(GPtrArray) mended = g_ptr_array_new();
+    GHashTableIter iter;
+    gpointer value;
+
+    g_hash_table_iter_init(&iter, volume->objects);
+    while (volume->lost_count &&
+           g_hash_table_iter_next(&iter, NULL, &value)) {
+        struct object *object = value;
+
+        if (object->lost &&
+            !bits_clear(&object->lost->bits, &object->lost->mended)) {
+            g_clear_pointer(&object->lost, g_free);
+            volume->lost_count--;
+            g_ptr_array_add(mended, object);
+        } else if (object->lost) {
+            object->lost->mended = (struct map_bits){ 0 };
+        }
+    }
+    for (guint i = 0; i < mended->len; i++) {
+        object_put(volume, g_ptr_array_index(mended, i));
+    }
+}
+
+static void object_lose_bits(archip_volume *volume, struct object *object,
+                             const struct map_bits *bits)
 {
     static const struct map_bits none;
 
-    for (unsigned block = first; block < last; block++) {
-        object->lost->bytes[block / 8] &= (uint8_t)~(1u << (block % 8));
+    if (memcmp(bits, &none, sizeof(none)) == 0) {
+        return;
     }
-    if (memcmp(object->lost, &none, sizeof(none)) == 0) {
-        g_clear_pointer(&object->lost, g_free);
-        volume->lost_count--;
+    if (!object->lost) {
+        object->lost = g_new0(struct lost_blocks, 1);
+        volume->lost_count++;
     }
+    for (size_t i = 0; i < sizeof(bits->bytes); i++) {
+        object->lost->bits.bytes[i] |= bits->bytes[i];
+    }
+    bits_clear(&object->lost->mended, bits);
 }
 
 void object_lose(archip_volume *volume, struct object *object)
 {
-    static const struct map_bits none;
     struct map_bits bits = object->syncing;
 
     for (size_t i = 0; i < sizeof(bits); i++) {
         bits.bytes[i] |= object->fresh.bytes[i];
     }
-    if (memcmp(&bits, &none, sizeof(none)) == 0) {
-        return;         /* discarded meanwhile */
+    object_lose_bits(volume, object, &bits);
+    for (GList *link = object->active.head; link; link = link->next) {
+        ((struct piece *)link->data)->doubtful = true;
     }
-    if (!object->lost) {
-        object->lost = g_new0(struct map_bits, 1);
-        volume->lost_count++;
+}
+
+void object_lose_range(archip_volume *volume, struct object *object,
+                       uint32_t start, uint32_t end)
+{
+    uint32_t block = volume->map->header.block_bytes;
+    struct map_bits bits = { 0 };
+
+    for (unsigned i = start / block; i < (end + block - 1) / block; i++) {
+        map_bit_set(&bits, i);
     }
-    for (size_t i = 0; i < sizeof(bits); i++) {
-        object->lost->bytes[i] |= bits.bytes[i];
-    }
+    object_lose_bits(volume, object, &bits);
 }
 
 void object_forget_data(archip_volume *volume, struct object *object)
@@ -93,8 +145,7 @@ void object_forget_data(archip_volume *volume, struct object *object)
     memset(&object->fresh, 0, sizeof(object->fresh));
     memset(&object->syncing, 0, sizeof(object->syncing));
     if (object->lost) {
-        g_clear_pointer(&object->lost, g_free);
-        volume->lost_count--;
+        memset(&object->lost->mended, 0xff, sizeof(object->lost->mended));
     }
 }
 
@@ -107,8 +158,7 @@ void object_written(archip_volume *volume, struct object *object,
         map_bit_set(&object->fresh, i);
     }
     if (object->lost) {
-        object_regain(volume, object, (start + block - 1) / block,
-                      end / block);
+        object_regain(object, (start + block - 1) / block, end / block);
     }
     if (!object->is_unsynced) {
         object->is_unsynced = true;
@@ -170,6 +220,9 @@ void piece_release(struct piece *piece)
     piece->object = NULL;
     piece->active = false;
     g_queue_unlink(&object->active, &piece->link);
+    if (piece->awaited) {
+        flush_piece_done(piece->volume);
+    }
     while ((link = g_queue_pop_head_link(&object->waiting))) {
         struct piece *waiter = link->data;
 

@@ -9,6 +9,7 @@
 #include "volume/volume.h"
 
 #include "base/error.h"
+#include "base/sys.h"
 
 #include <errno.h>
 #include <poll.h>
@@ -75,23 +76,10 @@ static void inbox_run(archip_queue *queue)
     }
 }
 
-/* The calling thread's number, from 1; unlike its address it isn't used again
- * after its end. */
-static unsigned thread_number(void)
-{
-    static _Thread_local unsigned number;
-    static unsigned last;
-
-    if (!number) {
-        number = __atomic_add_fetch(&last, 1, __ATOMIC_RELAXED);
-    }
-    return number;
-}
-
 /* From now on the calling thread's. */
 static void queue_own(archip_queue *queue)
 {
-    __atomic_store_n(&queue->thread, thread_number(), __ATOMIC_RELAXED);
+    __atomic_store_n(&queue->thread, sys.thread_number(), __ATOMIC_RELAXED);
 }
 
 /* What is there to be collected must show in the descriptor. */
@@ -256,7 +244,7 @@ static GPtrArray *queue_siblings(const archip_queue *queue)
         if (other != queue &&
             __atomic_load_n(&other->in_flight, __ATOMIC_ACQUIRE) &&
             __atomic_load_n(&other->thread, __ATOMIC_RELAXED) ==
-                thread_number()) {
+                sys.thread_number()) {
             g_ptr_array_add(siblings, other);
         }
     }

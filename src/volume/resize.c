@@ -4,7 +4,7 @@
  * that growing again would show, and a crash must leave the one or the other:
  * the smaller size is made durable first, and with it, by the same record, how
  * far the volume once reached (header.shrink_bytes); then what lies between is
- * dropped, here or, after a crash, at the next open.
+ * dropped, here or, after a crash, at the next open (D12).
  */
 #include "volume/volume.h"
 

@@ -124,6 +124,9 @@ static int hold_take(archip_volume *volume, bool write, struct hold *hold,
     if (rc == 0) {
         rc = hold_check_name(volume, error);
     }
+    if (rc == 0 && write) {
+        rc = volume_confirm(volume->store, &volume->id, error);
+    }
     if (rc == 0) {
         rc = map_open(volume->store->store, &volume->id, write,
                       hold->write_lock, &hold->map, error);
@@ -330,7 +333,7 @@ int archip_volume_open(archip_store *store, const char *name, unsigned flags,
 
 /* --- Closing and handing over ------------------------------------------------------------- */
 
-/* Settle so that the header says clean; if that fails, it must not. */
+/* Settle so that the header says clean; if that fails, it must not (D18). */
 static int volume_settle_clean(archip_volume *volume, GError **error)
 {
     int rc = volume_settle(volume, true, error);

@@ -138,6 +138,13 @@ int request_run(archip_queue *queue, const archip_request *user,
 
 /* --- piece.c: the parts of a request and their order ---------------------------------- */
 
+/* Blocks of an object whose sync failed (D6).  Those `mended` have been written
+ * again or discarded since; they count until the next round has captured that,
+ * for one under way doesn't make it durable. */
+struct lost_blocks {
+    struct map_bits bits, mended;
+};
+
 struct object {
     uint64_t index;
     GQueue active;              /* struct piece: in flight */
@@ -147,7 +154,7 @@ struct object {
     bool is_syncing;            /* `syncing` is at the store */
     struct map_bits fresh;      /* blocks written since the last capture */
     struct map_bits syncing;
-    struct map_bits *lost;      /* blocks whose sync failed; NULL: none */
+    struct lost_blocks *lost;   /* NULL: none */
 };
 
 /* One request to the store, with what to do around it. */
@@ -178,6 +185,8 @@ struct piece {
     uint32_t lock_start, lock_end;
     bool exclusive;
     bool active;
+    bool doubtful;              /* a sync of the object failed meanwhile */
+    bool awaited;               /* by a round of flush */
     /* Its plan. */
     struct map_cursor cursor;
     struct map_entry entry, new_entry;
@@ -241,10 +250,17 @@ struct object *object_get(archip_volume *volume, uint64_t index);
 /* Forget it if nothing is known of it any more. */
 void object_put(archip_volume *volume, struct object *object);
 /* A sync of it failed: what was written since the one before, also while it ran,
- * may be lost without the next sync's saying so. */
+ * may be lost without the next sync's saying so; also of writes that are still
+ * under way. */
 void object_lose(archip_volume *volume, struct object *object);
-/* It was discarded: nobody misses what can't be synced of it. */
+/* Such a write is done. */
+void object_lose_range(archip_volume *volume, struct object *object,
+                       uint32_t start, uint32_t end);
+/* It was discarded: nobody will miss what can't be synced of it. */
 void object_forget_data(archip_volume *volume, struct object *object);
+/* A round captures what mends lost blocks: they are lost no more, unless its
+ * syncs fail. */
+void objects_mend(archip_volume *volume);
 /* Blocks [first, last) were written, `whole` ones among them completely. */
 void object_written(archip_volume *volume, struct object *object,
                     uint32_t start, uint32_t end);
@@ -269,6 +285,7 @@ struct flush {
     GPtrArray *objects;         /* struct object, being synced */
     struct store_request *syncs;
     unsigned outstanding;
+    bool has_awaited;           /* pieces, in this round */
     int result;
     char *error;
     struct store_request journal;
@@ -276,6 +293,8 @@ struct flush {
 };
 
 void flush_request(struct request *request);
+/* Lock held.  A piece that a round waits for has left its object. */
+void flush_piece_done(archip_volume *volume);
 
 /* --- background.c ---------------------------------------------------------------------------- */
 
@@ -344,6 +363,11 @@ int volume_find(archip_store *store, const char *name, struct id128 *id,
  * dead: else, or if it can't be told, nothing is done. */
 int volume_finish_intent(archip_store *store, const struct id128 *id,
                          GError **error);
+
+/* With the volume's lock, before its first use: if who made it died in doing
+ * so, make durable what is there of it (D7). */
+int volume_confirm(archip_store *store, const struct id128 *id,
+                   GError **error);
 void info_fill(archip_volume_info *info, const char *name,
                const struct map_header *header, const struct store *store);
 

@@ -15,8 +15,8 @@
  *
  * The steps: read what is needed to fill up blocks and sectors, write, write
  * the copied blocks, and only then tell the map.  A block is present in the
- * map only after it is complete in the object, so a flush never makes a map
- * durable that says more than the data.
+ * map only after it is complete in the object (D3), so a flush never makes a
+ * map durable that says more than the data (D8).
  */
 #include "volume/volume.h"
 
@@ -299,6 +299,9 @@ static void write_done(struct piece *piece)
 {
     struct map *map = piece->volume->map;
     bool fua = piece->ios && piece->ios->request.flags & STORE_FUA;
+    uint32_t start = piece->creates ? 0 : piece->write_start;
+    uint32_t end = piece->creates ? map->header.object_bytes
+                                  : piece->write_end;
 
     g_mutex_lock(&map->lock);
     if (piece->result >= 0) {
@@ -306,10 +309,10 @@ static void write_done(struct piece *piece)
             write_publish(piece);
         }
         if (!fua || piece->object->lost) {
-            object_written(piece->volume, piece->object,
-                           piece->creates ? 0 : piece->write_start,
-                           piece->creates ? map->header.object_bytes
-                                          : piece->write_end);
+            object_written(piece->volume, piece->object, start, end);
+        }
+        if (!fua && piece->doubtful) {
+            object_lose_range(piece->volume, piece->object, start, end);
         }
         if (!fua) {
             piece->request->needs_flush |=
@@ -351,6 +354,7 @@ static void write_copies(struct piece *piece)
 
 /* --- The write itself ---------------------------------------------------------------------- */
 
+/* FUA alone will do only where the map needs no change (D2). */
 static unsigned write_flags(const struct piece *piece)
 {
     bool fua = piece->op == ARCHIP_WRITE && !piece->changes_map &&
@@ -486,7 +490,7 @@ static void fill_done(struct piece *piece)
 /* --- Preparing -------------------------------------------------------------------------------- */
 
 /* Drop the whole object: only the map changes now, the object goes when that
- * is durable. */
+ * is durable (D9). */
 static enum piece_state drop_prepare(struct piece *piece)
 {
     archip_volume *volume = piece->volume;

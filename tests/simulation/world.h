@@ -1,0 +1,119 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * A simulated run: a few volumes in one store, used by one program until it
+ * dies, again and again.  A run is made of *lives*; each ends with a power cut,
+ * with the process killed, or in good order.
+ */
+#ifndef SIMULATION_WORLD_H
+#define SIMULATION_WORLD_H
+
+#include "ledger.h"
+
+#include <archipelago.h>
+
+#define VOLUMES 4
+#define STORES 2                /* handles on the one store, as of two hosts */
+#define QUEUES 3
+#define HOT 48
+#define DEPTH 8
+#define BLOCK_SECTORS 8u
+
+enum existence { GONE, THERE, UNSURE };
+
+/* A size that the volume had, or may have had. */
+struct size {
+    uint64_t bytes;
+    uint64_t submitted, completed;
+    bool durable, ok;
+};
+
+struct volume {
+    char name[8];
+    unsigned number;            /* in the patterns; another one for each
+                                   volume that had this name */
+    enum existence existence;
+    bool settled;               /* closed in good order, or verified */
+    uint32_t object_bytes;
+    uint64_t size;
+    GArray *sizes;              /* struct size */
+    uint64_t token;             /* the highest seen */
+    uint64_t hot[HOT];          /* objects that are used most */
+    struct ledger *ledger;
+    /* While it is open: */
+    archip_volume *handle;
+    unsigned store;
+    archip_queue *queues[QUEUES];
+    unsigned queue_count, in_flight;
+};
+
+/* A request. */
+struct op {
+    struct volume *volume, *source;
+    archip_queue *queue;
+    archip_op kind;
+    unsigned step, flags;
+    uint64_t offset, length, source_offset;
+    bool alone;                 /* nothing else may touch its sectors */
+    struct write *write, *fringe;
+    guint size_index;           /* of a growing write, in `sizes`; or ~0 */
+    uint64_t submitted;
+    uint8_t *memory, *buffer;
+    struct iovec iov[3];
+    int iov_count;
+    archip_extent extents[4];
+};
+
+struct world {
+    uint64_t seed;
+    unsigned run, life, step, steps_max;
+    uint64_t now;               /* logical time */
+    unsigned last_number;
+    char location[96];
+    archip_store *stores[STORES];
+    struct volume volumes[VOLUMES];
+    GPtrArray *ops;             /* struct op, in flight */
+    unsigned hot;               /* of HOT */
+    unsigned flushes;           /* of 100 requests */
+    unsigned whole_once_in;     /* requests for whole objects */
+    bool one_volume;
+    unsigned error_once_in;     /* while errors are on */
+    bool may_err;               /* errors are injected in this life */
+    bool has_rotted;            /* the disk was damaged */
+    /* Counts, over all runs: */
+    uint64_t runs, crashes, power_cuts, nested, operations, calls, checked,
+        errors, rots, refused;  /* calls, after damage */
+};
+
+extern struct world world;
+
+/* --- simulate.c ----------------------------------------------------------- */
+
+/* Say which invariant is broken, where, and end. */
+G_NORETURN void broken(unsigned invariant, const struct volume *volume,
+                       uint64_t sector, const char *format, ...)
+    G_GNUC_PRINTF(4, 5);
+/* A call failed that had no reason to, unless one was made. */
+void excuse(unsigned invariant, const struct volume *volume, const char *what,
+            int64_t result, const char *error);
+
+/* --- operations.c --------------------------------------------------------- */
+
+/* One thing, whatever it is. */
+void world_step(void);
+/* Until nothing is in flight on the volume. */
+void volume_drain(struct volume *volume);
+void volume_reap(struct volume *volume, archip_queue *queue, int timeout_ms);
+
+/* --- lives.c -------------------------------------------------------------- */
+
+void volume_open(struct volume *volume);
+void volume_close(struct volume *volume);
+void volume_verify(struct volume *volume);
+void volume_create(struct volume *volume);
+void volume_remove(struct volume *volume);
+void size_log(struct volume *volume, uint64_t bytes);
+void sizes_flushed(struct volume *volume, uint64_t submitted);
+/* From the first creation to the last check. */
+void world_run(void);
+
+#endif
