@@ -115,6 +115,11 @@ int dir_get(struct store *store, const struct store_record *record,
                          "%s/%s is damaged: it is larger than any record",
                          dir_path_of(store), path);
     }
+    if (result == -ENOENT) {
+        /* Often just asked; the system's text would take a lock for it. */
+        return error_set(error, ENOENT, "there is no %s/%s",
+                         dir_path_of(store), path);
+    }
     return result < 0 ? error_set_errno(error, -result, "cannot read %s/%s",
                                         dir_path_of(store), path)
                       : 0;
