@@ -536,19 +536,25 @@ static uint64_t object_allocated(const struct object *object)
     return g_hash_table_size(object->pieces) * PIECE_BYTES;
 }
 
+static uint64_t object_size(const struct object *object)
+{
+    return object->size_bytes;
+}
+
 struct listed {
-    uint64_t number, allocated_bytes;
+    uint64_t number, bytes;
 };
 
-static int memory_list_objects(struct store *store, enum store_kind kind,
-                               const struct id128 *id,
-                               int (*each)(uint64_t number,
-                                           uint64_t allocated_bytes,
-                                           void *opaque),
-                               void *opaque, GError **error)
+/* Tell each object of the set, with what `measure` says of it; nothing is
+ * locked while `each` runs. */
+static int list_measured(struct world *world, enum store_kind kind,
+                         const struct id128 *id,
+                         uint64_t (*measure)(const struct object *object),
+                         int (*each)(uint64_t number, uint64_t bytes,
+                                     void *opaque),
+                         void *opaque)
 {
     g_autoptr(GArray) found = g_array_new(FALSE, FALSE, sizeof(struct listed));
-    struct world *world = store->state;
     GHashTableIter iter;
     void *key, *value;
     int result = 0;
@@ -559,7 +565,7 @@ static int memory_list_objects(struct store *store, enum store_kind kind,
         struct store_object *name = key;
 
         if (name->kind == kind && id128_equal(&name->id, id)) {
-            struct listed one = {name->number, object_allocated(value)};
+            struct listed one = {name->number, measure(value)};
 
             g_array_append_val(found, one);
         }
@@ -568,9 +574,20 @@ static int memory_list_objects(struct store *store, enum store_kind kind,
     for (guint i = 0; i < found->len && result == 0; i++) {
         struct listed *one = &g_array_index(found, struct listed, i);
 
-        result = each(one->number, one->allocated_bytes, opaque);
+        result = each(one->number, one->bytes, opaque);
     }
     return result;
+}
+
+static int memory_list_objects(struct store *store, enum store_kind kind,
+                               const struct id128 *id,
+                               int (*each)(uint64_t number,
+                                           uint64_t allocated_bytes,
+                                           void *opaque),
+                               void *opaque, GError **error)
+{
+    return list_measured(store->state, kind, id, object_allocated, each,
+                         opaque);
 }
 
 static int memory_allocated(struct store *store,
@@ -822,31 +839,7 @@ static int memory_list_sizes(struct store *store, enum store_kind kind,
                                          void *opaque),
                              void *opaque, GError **error)
 {
-    g_autoptr(GArray) found = g_array_new(FALSE, FALSE, sizeof(struct listed));
-    struct world *world = store->state;
-    GHashTableIter iter;
-    void *key, *value;
-    int result = 0;
-
-    g_mutex_lock(&world->lock);
-    g_hash_table_iter_init(&iter, world->objects);
-    while (g_hash_table_iter_next(&iter, &key, &value)) {
-        struct store_object *name = key;
-
-        if (name->kind == kind && id128_equal(&name->id, id)) {
-            struct listed one = {name->number,
-                                 ((struct object *)value)->size_bytes};
-
-            g_array_append_val(found, one);
-        }
-    }
-    g_mutex_unlock(&world->lock);
-    for (guint i = 0; i < found->len && result == 0; i++) {
-        struct listed *one = &g_array_index(found, struct listed, i);
-
-        result = each(one->number, one->allocated_bytes, opaque);
-    }
-    return result;
+    return list_measured(store->state, kind, id, object_size, each, opaque);
 }
 
 static int memory_list_strays(struct store *store,
