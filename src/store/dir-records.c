@@ -57,6 +57,16 @@ int dir_record_path(const struct store_record *record,
     g_assert_not_reached();
 }
 
+static int sync_fd(int fd)
+{
+    int result;
+
+    do {
+        result = sys.fsync(fd);
+    } while (result < 0 && errno == EINTR);
+    return result < 0 ? -errno : 0;
+}
+
 /* --- Reading -------------------------------------------------------------- */
 
 int dir_read_all(int fd, uint8_t *buffer, size_t bytes)
@@ -100,6 +110,20 @@ int dir_get_file(struct dir_store *dir, const char *path, size_t bytes_max,
     return 0;
 }
 
+/* Whoever removed the name may have died before he made that durable (D11). */
+static int confirm_absence(struct dir_store *dir)
+{
+    int fd = dir_open(dir, "names", O_RDONLY | O_DIRECTORY);
+    int result;
+
+    if (fd < 0) {
+        return fd == -ENOENT ? 0 : fd;
+    }
+    result = sync_fd(fd);
+    sys.close(fd);
+    return result;
+}
+
 int dir_get(struct store *store, const struct store_record *record,
             GBytes **value, GError **error)
 {
@@ -114,6 +138,10 @@ int dir_get(struct store *store, const struct store_record *record,
         return error_set(error, EUCLEAN,
                          "%s/%s is damaged: it is larger than any record",
                          dir_path_of(store), path);
+    }
+    if (result == -ENOENT && record->kind == STORE_NAME) {
+        result = confirm_absence(store->state);
+        result = result < 0 ? result : -ENOENT;
     }
     if (result == -ENOENT) {
         /* Often just asked; the system's text would take a lock for it. */
@@ -144,16 +172,6 @@ static int write_all(int fd, const uint8_t *value, size_t bytes)
         at += put > 0 ? (size_t)put : 0;
     }
     return 0;
-}
-
-static int sync_fd(int fd)
-{
-    int result;
-
-    do {
-        result = sys.fsync(fd);
-    } while (result < 0 && errno == EINTR);
-    return result < 0 ? -errno : 0;
 }
 
 /* A locked, synced file of that content; `name` is set.  Returns its

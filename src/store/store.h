@@ -187,7 +187,8 @@ struct store_driver {
     void (*kick)(struct store_queue *queue);
     int (*poll)(struct store_queue *queue);
 
-    /* 0 and the value (the caller's), or -ENOENT. */
+    /* 0 and the value (the caller's), or -ENOENT; that a name isn't there is
+     * durable on return, also when somebody died removing it. */
     int (*get)(struct store *store, const struct store_record *record,
                GBytes **value, GError **error);
     /* Atomic: old or new.  Durable on return.  `exclusive`: -EEXIST if there
