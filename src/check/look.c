@@ -400,33 +400,6 @@ static int open_first_map(struct look *look, struct map **map, GError **error)
 
 /* --- Entries -------------------------------------------------------------- */
 
-/* The next entry from `*index` on.  -errno leaves in `*index` where it failed;
- * `found`: it was the entry itself. */
-static int next_entry(struct map *map, uint64_t *index, uint64_t end,
-                      struct map_entry *entry, bool *found, GError **error)
-{
-    struct map_page *wanted;
-    struct map_bits bits;
-    int rc;
-
-    g_mutex_lock(&map->lock);
-    do {
-        *found = false;
-        rc = map_next_used(map, *index, end, index, &wanted, error);
-        if (rc == 0 && *index < end) {
-            *found = true;
-            rc = map_lookup(map, *index, entry, &bits, &wanted, error);
-        }
-        if (rc == -EAGAIN) {
-            int loaded = map_page_load(map, wanted, error);
-
-            rc = loaded < 0 ? loaded : rc;
-        }
-    } while (rc == -EAGAIN);
-    g_mutex_unlock(&map->lock);
-    return rc;
-}
-
 static int layer_id(struct map *map, uint32_t number, struct id128 *id,
                     GError **error)
 {
@@ -507,7 +480,7 @@ static int look_entries(struct look *look, struct map **map, GError **error)
         g_autoptr(GError) failure = NULL;
         struct map_entry entry;
         bool found;
-        int rc = next_entry(*map, &index, end, &entry, &found, &failure);
+        int rc = map_next_entry(*map, &index, end, &entry, &found, &failure);
 
         if (rc < 0 && look_is_stale(look)) {
             tries = index > last ? TRIES : tries - 1;

@@ -252,3 +252,28 @@ int map_next_used(struct map *map, uint64_t index, uint64_t end,
     }
     return 0;
 }
+
+int map_next_entry(struct map *map, uint64_t *index, uint64_t end,
+                   struct map_entry *entry, bool *found, GError **error)
+{
+    struct map_page *wanted;
+    struct map_bits bits;
+    int rc;
+
+    g_mutex_lock(&map->lock);
+    do {
+        *found = false;
+        rc = map_next_used(map, *index, end, index, &wanted, error);
+        if (rc == 0 && *index < end) {
+            *found = true;
+            rc = map_lookup(map, *index, entry, &bits, &wanted, error);
+        }
+        if (rc == -EAGAIN) {
+            int loaded = map_page_load(map, wanted, error);
+
+            rc = loaded < 0 ? loaded : rc;
+        }
+    } while (rc == -EAGAIN);
+    g_mutex_unlock(&map->lock);
+    return rc;
+}

@@ -184,6 +184,12 @@ void map_set_size(struct map *map, uint64_t size_bytes);
 int map_next_used(struct map *map, uint64_t index, uint64_t end,
                   uint64_t *used, struct map_page **wanted, GError **error);
 
+/* The same, loading what it needs, with the entry; without the lock.  Sets
+ * `index`; `found` says on failure whether that entry is the damaged thing, or
+ * the page that has it. */
+int map_next_entry(struct map *map, uint64_t *index, uint64_t end,
+                   struct map_entry *entry, bool *found, GError **error);
+
 static inline uint64_t map_object_total(const struct map_header *header)
 {
     return (header->size_bytes + header->object_bytes - 1) /

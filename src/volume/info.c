@@ -113,28 +113,6 @@ static int usage_object(struct map *map, uint32_t layer, uint64_t index,
     return rc;
 }
 
-/* The next object from `index` on and its entry. */
-static int usage_next(struct map *map, uint64_t *index, uint64_t end,
-                      struct map_entry *entry, GError **error)
-{
-    struct map_page *wanted;
-    struct map_bits bits;
-    int rc;
-
-    g_mutex_lock(&map->lock);
-    do {
-        rc = map_next_used(map, *index, end, index, &wanted, error);
-        if (rc == 0 && *index < end) {
-            rc = map_lookup(map, *index, entry, &bits, &wanted, error);
-        }
-        if (rc == -EAGAIN && map_page_load(map, wanted, error) < 0) {
-            rc = -EUCLEAN;
-        }
-    } while (rc == -EAGAIN);
-    g_mutex_unlock(&map->lock);
-    return rc;
-}
-
 static int usage_metadata(uint64_t number, uint64_t allocated_bytes,
                           void *opaque)
 {
@@ -146,11 +124,12 @@ static int usage_objects(struct map *map, archip_usage *usage, GError **error)
 {
     uint64_t end = map_object_total(&map->header);
     struct map_entry entry;
+    bool found;
     int rc = 0;
 
     for (uint64_t index = 0; rc == 0 && index < end; index++) {
-        rc = usage_next(map, &index, end, &entry, error);
-        if (rc < 0 || index >= end) {
+        rc = map_next_entry(map, &index, end, &entry, &found, error);
+        if (rc < 0 || !found) {
             break;
         }
         usage->object_count++;
