@@ -2,11 +2,15 @@
 /*
  * Queues of the dir store.
  *
- * A request goes one of three ways: with STORE_QUEUE_MAY_BLOCK it is carried
- * out in kick(); a read or write that needs nothing but the disk goes to libaio
- * (O_DIRECT), or is read from the page cache at once (buffered); all else goes
- * to the pool.  Whatever libaio leaves over (a short transfer, something it
- * wouldn't take) the pool finishes, so the caller sees no difference.
+ * A request goes one of three ways: a read or write that needs nothing but the
+ * disk goes to libaio (O_DIRECT), or is read from the page cache at once
+ * (buffered); all else goes to the pool.  Whatever libaio leaves over (a short
+ * transfer, something it wouldn't take) the pool finishes, so the caller sees
+ * no difference.
+ *
+ * With STORE_QUEUE_MAY_BLOCK kick() itself carries out a request; of several
+ * that wait for the disk the pool takes all but the last, so that they wait at
+ * the same time.  All are done when it returns.
  *
  * Everything but `finished` belongs to the queue's thread.  The descriptor is
  * an eventfd which the pool, libaio and the queue itself raise.  On a queue
@@ -75,6 +79,8 @@ struct dir_queue {
     GMutex lock;                /* guards: */
     struct request_list finished;
     unsigned finished_events;   /* raised for them */
+    unsigned awaited_count;     /* so many finished ones are waited for: */
+    GCond all_finished;
 };
 
 static_assert(sizeof(struct iocb) <=
@@ -147,7 +153,11 @@ void dir_queue_finished(struct dir_queue *queue, struct store_request *request)
 {
     g_mutex_lock(&queue->lock);
     list_push(&queue->finished, request);
-    if (queue->finished.count == 1) {
+    if (queue->may_block) {
+        if (queue->finished.count == queue->awaited_count) {
+            g_cond_signal(&queue->all_finished);
+        }
+    } else if (queue->finished.count == 1) {
         queue->finished_events++;
         eventfd_write(queue->event_fd, 1);
     }
@@ -437,17 +447,52 @@ void dir_queue_submit(struct store_queue *base, struct store_request *request)
     list_push(&((struct dir_queue *)base)->submitted, request);
 }
 
+static void await_pool(struct dir_queue *queue)
+{
+    g_mutex_lock(&queue->lock);
+    queue->awaited_count = queue->pooled_count;
+    while (queue->finished.count < queue->awaited_count) {
+        g_cond_wait(&queue->all_finished, &queue->lock);
+    }
+    list_move(&queue->done, &queue->finished);
+    queue->awaited_count = queue->pooled_count = 0;
+    g_mutex_unlock(&queue->lock);
+}
+
+/* What the page cache takes or gives isn't worth a change of threads. */
+static bool waits_for_disk(struct dir_queue *queue,
+                           struct store_request *request)
+{
+    return request->op == STORE_SYNC ? !is_synced(queue, request)
+                                     : queue->dir->direct;
+}
+
+static void carry_out(struct dir_queue *queue)
+{
+    struct store_request *request;
+
+    while ((request = list_pop(&queue->submitted))) {
+        if (queue->submitted.first && waits_for_disk(queue, request)) {
+            to_pool(queue, request, NULL, 0);
+        } else {
+            complete(queue, request, dir_execute(queue->dir, request));
+        }
+    }
+    if (queue->pooled_count > 0) {
+        await_pool(queue);
+    }
+}
+
 void dir_queue_kick(struct store_queue *base)
 {
     struct dir_queue *queue = (struct dir_queue *)base;
     struct store_request *request;
 
+    if (queue->may_block) {
+        carry_out(queue);
+    }
     while ((request = list_pop(&queue->submitted))) {
-        if (queue->may_block) {
-            complete(queue, request, dir_execute(queue->dir, request));
-        } else {
-            start(queue, request);
-        }
+        start(queue, request);
     }
     if (queue->batch_count > 0) {
         submit_batch(queue);
@@ -547,6 +592,7 @@ int dir_queue_open(struct store *store, unsigned flags,
     list_init(&queue->done);
     list_init(&queue->finished);
     g_mutex_init(&queue->lock);
+    g_cond_init(&queue->all_finished);
     *base = &queue->queue;
     return 0;
 }
@@ -568,5 +614,6 @@ void dir_queue_close(struct store_queue *base)
     }
     close(queue->event_fd);
     g_mutex_clear(&queue->lock);
+    g_cond_clear(&queue->all_finished);
     g_free(queue);
 }

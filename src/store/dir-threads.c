@@ -2,7 +2,7 @@
 /*
  * A bounded pool of threads for requests that may block, shared by the queues
  * of a store.  Threads are started when there is work and none is idle, never
- * at open: callers may still fork.
+ * when a store is opened: callers may still fork.
  */
 #include "store/dir-internal.h"
 

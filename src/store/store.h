@@ -100,7 +100,8 @@ struct store_request {
 
 struct store_queue;
 
-/* The caller would wait anyhow: requests may be carried out by store_kick(). */
+/* The caller would wait anyhow: requests may be carried out by store_kick(),
+ * and those submitted before one kick at the same time. */
 #define STORE_QUEUE_MAY_BLOCK 0x1u
 
 /* --- Records -------------------------------------------------------------- */

@@ -536,6 +536,75 @@ static void test_full(void)
     g_assert_cmpint(WEXITSTATUS(status), ==, 0);
 }
 
+/* --- Waiting at the same time --------------------------------------------- */
+
+#define TOGETHER 8
+
+static GMutex together_lock;
+static GCond together_arrived;
+static unsigned together_count;
+
+/* Ends well only if all the others come before it ends. */
+static int fdatasync_together(int fd)
+{
+    gint64 end_us = g_get_monotonic_time() + 20 * G_TIME_SPAN_SECOND;
+    bool all;
+
+    g_mutex_lock(&together_lock);
+    together_count++;
+    g_cond_broadcast(&together_arrived);
+    while (together_count < TOGETHER &&
+           g_cond_wait_until(&together_arrived, &together_lock, end_us)) {
+    }
+    all = together_count >= TOGETHER;
+    g_mutex_unlock(&together_lock);
+    errno = ETIMEDOUT;
+    return all ? 0 : -1;
+}
+
+static void count_down(struct store_request *request)
+{
+    g_assert_cmpint(request->result, ==, 0);
+    --*(unsigned *)request->opaque;
+}
+
+/* On a queue whose caller waits, too. */
+static void syncs_together(const char *location, unsigned flags)
+{
+    struct store_request requests[TOGETHER] = {0};
+    uint8_t *data = make_buffer(4096, 1);
+    unsigned left = TOGETHER;
+    struct fixture fixture;
+
+    fixture_open(&fixture, location, flags);
+    for (unsigned i = 0; i < TOGETHER; i++) {
+        g_assert_cmpint(do_write(&fixture, block(&fixture, i), 0, data, 4096,
+                                 STORE_CREATE), ==, 0);
+    }
+    together_count = 0;
+    sys.fdatasync = fdatasync_together;
+    for (unsigned i = 0; i < TOGETHER; i++) {
+        requests[i].op = STORE_SYNC;
+        requests[i].object = block(&fixture, i);
+        requests[i].done = count_down;
+        requests[i].opaque = &left;
+        store_submit(fixture.queue, &requests[i]);
+    }
+    store_kick(fixture.queue);
+    wait_for_zero(fixture.queue, &left);
+    sys.fdatasync = sys_real.fdatasync;
+    fixture_close(&fixture);
+    free(data);
+}
+
+static void test_syncs_together(void)
+{
+    syncs_together("dir:%s?io=buffered", 0);
+    syncs_together("dir:%s?io=buffered", STORE_QUEUE_MAY_BLOCK);
+    syncs_together("dir:%s", 0);
+    syncs_together("dir:%s", STORE_QUEUE_MAY_BLOCK);
+}
+
 int main(int argc, char **argv)
 {
     g_test_init(&argc, &argv, NULL);
@@ -556,5 +625,6 @@ int main(int argc, char **argv)
     g_test_add_func("/dir/descriptors", test_descriptors);
     g_test_add_func("/dir/bound", test_bound);
     g_test_add_func("/dir/full", test_full);
+    g_test_add_func("/dir/syncs-together", test_syncs_together);
     return g_test_run();
 }
