@@ -276,22 +276,49 @@ static int replay_fail(const struct replay *replay, size_t at, GError **error,
                      replay->epoch, at, what);
 }
 
+/* Pin as `pin` does, reading what isn't in memory. */
+static int replay_pin(struct map *map, uint64_t index,
+                      int (*pin)(struct map *map, uint64_t index,
+                                 struct map_cursor *cursor,
+                                 struct map_page **wanted, GError **error),
+                      struct map_cursor *cursor, GError **error)
+{
+    struct map_page *wanted;
+    int rc;
+
+    while ((rc = pin(map, index, cursor, &wanted, error)) == -EAGAIN) {
+        rc = map_page_load(map, wanted, error);
+        if (rc < 0) {
+            return rc;
+        }
+    }
+    return rc;
+}
+
+/* A journal may have hundreds of thousands of these, all over the volume: it
+ * matters that they have no bitmap to be found. */
+static int replay_whole(struct map *map, uint64_t index,
+                        const struct map_entry *entry, GError **error)
+{
+    struct map_cursor cursor = { 0 };
+    int rc = replay_pin(map, index, map_pin_entry, &cursor, error);
+
+    if (rc == 0) {
+        map_restore(map, &cursor, *entry, NULL);
+        map_unpin(&cursor);
+    }
+    return rc;
+}
+
 static int replay_entry(struct map *map, uint64_t index,
                         const struct map_entry *entry,
                         const uint8_t *bitmap, GError **error)
 {
     struct map_cursor cursor = { 0 };
     struct map_bits bits = { 0 };
-    struct map_page *wanted;
     struct map_entry now;
-    int rc;
+    int rc = replay_pin(map, index, map_pin, &cursor, error);
 
-    while ((rc = map_pin(map, index, &cursor, &wanted, error)) == -EAGAIN) {
-        rc = map_page_load(map, wanted, error);
-        if (rc < 0) {
-            return rc;
-        }
-    }
     if (rc < 0) {
         return rc;
     }
@@ -299,7 +326,7 @@ static int replay_entry(struct map *map, uint64_t index,
     if (bitmap) {
         memcpy(bits.bytes, bitmap, map->bitmap_bytes);
     }
-    map_set(map, &cursor, entry ? *entry : now, &bits);
+    map_restore(map, &cursor, entry ? *entry : now, &bits);
     map_unpin(&cursor);
     return 0;
 }
@@ -340,7 +367,8 @@ static int item_apply(struct map *map, const struct format_item *item,
 
     switch (item->type) {
     case FORMAT_ITEM_ENTRY:
-        return replay_entry(map, index, &entry, NULL, error);
+        return entry.base ? replay_entry(map, index, &entry, NULL, error)
+                          : replay_whole(map, index, &entry, error);
     case FORMAT_ITEM_PRESENT:
         return replay_entry(map, index, NULL, (const uint8_t *)(item + 1),
                             error);

@@ -137,10 +137,10 @@ int map_layer_id(struct map *map, uint32_t number, struct id128 *id,
 
 /* --- Changing ------------------------------------------------------------------- */
 
-int map_pin(struct map *map, uint64_t index, struct map_cursor *cursor,
-            struct map_page **wanted, GError **error)
+int map_pin_entry(struct map *map, uint64_t index, struct map_cursor *cursor,
+                  struct map_page **wanted, GError **error)
 {
-    struct map_page *entries, *present;
+    struct map_page *entries;
     int rc;
 
     g_assert(!cursor->entries);
@@ -151,15 +151,28 @@ int map_pin(struct map *map, uint64_t index, struct map_cursor *cursor,
         return rc;
     }
     entries->pins++;
+    *cursor = (struct map_cursor){ index, entries, NULL };
+    return 0;
+}
+
+int map_pin(struct map *map, uint64_t index, struct map_cursor *cursor,
+            struct map_page **wanted, GError **error)
+{
+    struct map_page *present;
+    int rc = map_pin_entry(map, index, cursor, wanted, error);
+
+    if (rc < 0) {
+        return rc;
+    }
     rc = page_find_or_create(map, FORMAT_PRESENT,
                              index / map->bitmaps_per_page, &present, error);
     if (rc < 0) {
-        entries->pins--;
+        map_unpin(cursor);
         *wanted = present;
         return rc;
     }
     present->pins++;
-    *cursor = (struct map_cursor){ index, entries, present };
+    cursor->present = present;
     return 0;
 }
 
@@ -167,7 +180,9 @@ void map_unpin(struct map_cursor *cursor)
 {
     if (cursor->entries) {
         cursor->entries->pins--;
-        cursor->present->pins--;
+        if (cursor->present) {
+            cursor->present->pins--;
+        }
         *cursor = (struct map_cursor){ 0 };
     }
 }
@@ -184,8 +199,8 @@ struct map_entry map_get(const struct map *map,
     return entry;
 }
 
-void map_set(struct map *map, const struct map_cursor *cursor,
-             struct map_entry entry, const struct map_bits *present)
+void map_restore(struct map *map, const struct map_cursor *cursor,
+                 struct map_entry entry, const struct map_bits *present)
 {
     struct map_entry old = entry_read(cursor->entries, cursor->index);
     uint64_t slot = cursor->index % MAP_ENTRIES_PER_PAGE;
@@ -200,6 +215,12 @@ void map_set(struct map *map, const struct map_cursor *cursor,
                map->bitmap_bytes);
     }
     map->header.object_count += (entry.layer != 0) - (old.layer != 0);
+}
+
+void map_set(struct map *map, const struct map_cursor *cursor,
+             struct map_entry entry, const struct map_bits *present)
+{
+    map_restore(map, cursor, entry, present);
     g_hash_table_add(map->dirty, (gpointer)cursor->index);
 }
 

@@ -159,12 +159,19 @@ struct map_cursor {
 
 int map_pin(struct map *map, uint64_t index, struct map_cursor *cursor,
             struct map_page **wanted, GError **error);
+/* The same without the bitmap, for map_set() to an entry without a base. */
+int map_pin_entry(struct map *map, uint64_t index, struct map_cursor *cursor,
+                  struct map_page **wanted, GError **error);
 void map_unpin(struct map_cursor *cursor);
 
 /* Set entry and, with a base, bitmap of a pinned index; due to be durable with
  * the next capture. */
 void map_set(struct map *map, const struct map_cursor *cursor,
              struct map_entry entry, const struct map_bits *present);
+
+/* The same of what a journal says already. */
+void map_restore(struct map *map, const struct map_cursor *cursor,
+                 struct map_entry entry, const struct map_bits *present);
 
 /* What map_lookup() gives for a pinned index. */
 struct map_entry map_get(const struct map *map,
