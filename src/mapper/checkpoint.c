@@ -16,7 +16,6 @@
 #include "base/error.h"
 
 #include <errno.h>
-#include <poll.h>
 #include <string.h>
 
 struct saved_page {
@@ -315,75 +314,39 @@ static int fold_tree(struct fold *fold, enum format_tree_kind kind,
 
 /* --- Writing -------------------------------------------------------------------- */
 
-#ifndef BATCH_PAGES
-#define BATCH_PAGES 32u
-#endif
-
-static void request_done(struct store_request *request)
+/* The same with every page, all at once. */
+static int fold_pages(struct fold *fold, enum store_op op)
 {
-    (*(unsigned *)request->opaque)++;
-}
-
-/* Submit all, wait for all; the first failure. */
-static int batch_run(struct store_queue *queue, struct store_request *requests,
-                     unsigned count)
-{
-    unsigned done = 0;
-
-    for (unsigned i = 0; i < count; i++) {
-        requests[i].done = request_done;
-        requests[i].opaque = &done;
-        store_submit(queue, &requests[i]);
-    }
-    store_kick(queue);
-    while (store_poll(queue), done < count) {
-        poll(&(struct pollfd){ store_queue_fd(queue), POLLIN, 0 }, 1, -1);
-    }
-    for (unsigned i = 0; i < count; i++) {
-        if (requests[i].result < 0) {
-            return requests[i].result;
-        }
-    }
-    return 0;
-}
-
-static int fold_batch(struct fold *fold, enum store_op op, guint first,
-                      guint count)
-{
-    struct store_request requests[BATCH_PAGES];
-    struct iovec iov[BATCH_PAGES];
+    guint count = fold->written->len;
+    g_autofree struct store_request *requests =
+        g_new0(struct store_request, count);
+    g_autofree struct iovec *iov = g_new(struct iovec, count);
 
     for (guint i = 0; i < count; i++) {
-        iov[i] = (struct iovec){
-            g_array_index(fold->written, struct saved_page, first + i)
-                .data->bytes,
-            FORMAT_PAGE_BYTES,
-        };
+        const struct saved_page *page =
+            &g_array_index(fold->written, struct saved_page, i);
+
+        iov[i] = (struct iovec){ page->data->bytes, FORMAT_PAGE_BYTES };
         requests[i] = (struct store_request){
             .op = op,
             .flags = op == STORE_WRITE ? STORE_CREATE : 0,
             .object = { STORE_PAGE, fold->header->current_layer_id,
-                        g_array_index(fold->numbers, uint64_t, first + i) },
+                        g_array_index(fold->numbers, uint64_t, i) },
             .length_bytes = op == STORE_WRITE ? FORMAT_PAGE_BYTES : 0,
             .iov = &iov[i],
             .iov_count = op == STORE_WRITE ? 1 : 0,
             .create_bytes = FORMAT_PAGE_BYTES,
         };
     }
-    return batch_run(fold->map->queue, requests, count);
+    return store_run_all(fold->map->queue, requests, count);
 }
 
 static int fold_write(struct fold *fold, GError **error)
 {
-    static const enum store_op steps[] = { STORE_WRITE, STORE_SYNC };
-    guint total = fold->written->len;
-    int rc = 0;
+    int rc = fold_pages(fold, STORE_WRITE);
 
-    for (unsigned step = 0; step < G_N_ELEMENTS(steps); step++) {
-        for (guint i = 0; rc == 0 && i < total; i += BATCH_PAGES) {
-            rc = fold_batch(fold, steps[step], i,
-                            MIN(BATCH_PAGES, total - i));
-        }
+    if (rc == 0) {
+        rc = fold_pages(fold, STORE_SYNC);
     }
     return rc < 0 ? error_set_errno(error, -rc, "can't write map pages") : 0;
 }
@@ -517,6 +480,7 @@ void map_mark_unclean(struct map *map)
 void map_remove_garbage(struct map *map)
 {
     const struct store_driver *driver = map->store->driver;
+    g_autofree struct store_request *requests = NULL;
     GArray *garbage;
 
     if (!map->store_lock || driver->exclude_readers(map->store_lock) < 0) {
@@ -526,15 +490,13 @@ void map_remove_garbage(struct map *map)
     garbage = map->garbage;
     map->garbage = g_array_new(false, false, sizeof(struct store_object));
     g_mutex_unlock(&map->lock);
+    requests = g_new0(struct store_request, garbage->len);
     for (guint i = 0; i < garbage->len; i++) {
-        struct store_request request = {
-            .op = STORE_REMOVE,
-            .object = g_array_index(garbage, struct store_object, i),
-        };
-
-        /* What stays behind is found by the collector. */
-        store_run(map->queue, &request);
+        requests[i].op = STORE_REMOVE;
+        requests[i].object = g_array_index(garbage, struct store_object, i);
     }
+    /* What stays behind is found by the collector. */
+    store_run_all(map->queue, requests, garbage->len);
     driver->admit_readers(map->store_lock);
     g_array_unref(garbage);
 }

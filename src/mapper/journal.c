@@ -476,26 +476,73 @@ static int replay_records(struct replay *replay, GError **error)
 /* More than this no journal can hold: it is folded when it exceeds
  * MAP_JOURNAL_BYTES, and then a few records may still be on their way. */
 #define REPLAY_BYTES_MAX (MAP_JOURNAL_BYTES + 64 * (size_t)FORMAT_RECORD_BYTES_MAX)
-/* So much is read at a time. */
+/* So much is read by one request. */
 #ifndef REPLAY_STEP_BYTES
 #define REPLAY_STEP_BYTES ((size_t)1 << 20)
 #endif
 
-/* Read the whole of a journal: its length isn't known, so until zeroes. */
-static int journal_read(struct replay *replay, GError **error)
+/* Room for so many bytes more, aligned for the store. */
+static void replay_grow(struct replay *replay, size_t bytes)
 {
-    const size_t step = REPLAY_STEP_BYTES;
-    void *chunk = NULL;
-    int rc = 0;
+    void *memory;
 
-    if (posix_memalign(&chunk, FORMAT_RECORD_ALIGN, step)) {
+    if (posix_memalign(&memory, FORMAT_RECORD_ALIGN,
+                       replay->size_bytes + bytes)) {
         g_error("out of memory for a journal");
     }
-    while (replay->size_bytes < REPLAY_BYTES_MAX) {
-        struct iovec iov = { chunk, step };
+    if (replay->size_bytes) {
+        memcpy(memory, replay->bytes, replay->size_bytes);
+    }
+    free(replay->bytes);
+    replay->bytes = memory;
+}
+
+/* Read so many bytes more, all at once. */
+static int journal_read_run(struct replay *replay,
+                            const struct store_object *journal, size_t bytes)
+{
+    const size_t step = REPLAY_STEP_BYTES;
+    unsigned count = (unsigned)((bytes + step - 1) / step);
+    g_autofree struct store_request *requests =
+        g_new0(struct store_request, count);
+    g_autofree struct iovec *iov = g_new(struct iovec, count);
+    int rc;
+
+    replay_grow(replay, bytes);
+    for (unsigned i = 0; i < count; i++) {
+        size_t at = replay->size_bytes + i * step;
+
+        iov[i] = (struct iovec){ replay->bytes + at,
+                                 MIN(step, bytes - i * step) };
+        requests[i] = (struct store_request){
+            .op = STORE_READ,
+            .object = *journal,
+            .offset_bytes = at,
+            .length_bytes = iov[i].iov_len,
+            .iov = &iov[i],
+            .iov_count = 1,
+        };
+    }
+    rc = store_run_all(replay->map->queue, requests, count);
+    if (rc == 0) {
+        replay->size_bytes += bytes;
+    }
+    return rc;
+}
+
+/* Read the whole of a journal: its length isn't known, so until zeroes.  Beside
+ * a writer what is read was all there before, whatever comes meanwhile. */
+static int journal_read(struct replay *replay, GError **error)
+{
+    struct store_object journal = { STORE_JOURNAL, replay->map->header.id,
+                                    replay->epoch };
+    size_t run;
+    int rc = 0;
+
+    while (rc == 0 && replay->size_bytes < REPLAY_BYTES_MAX) {
         struct store_request request = {
             .op = STORE_EXTENT,
-            .object = { STORE_JOURNAL, replay->map->header.id, replay->epoch },
+            .object = journal,
             .offset_bytes = replay->size_bytes,
             .length_bytes = REPLAY_BYTES_MAX,
         };
@@ -505,23 +552,12 @@ static int journal_read(struct replay *replay, GError **error)
                        request.extent.length_bytes >= REPLAY_BYTES_MAX)) {
             break;      /* nothing but a hole from here on */
         }
-        request = (struct store_request){
-            .op = STORE_READ,
-            .object = request.object,
-            .offset_bytes = replay->size_bytes,
-            .length_bytes = step,
-            .iov = &iov,
-            .iov_count = 1,
-        };
-        rc = store_run(replay->map->queue, &request);
-        if (rc < 0) {
-            break;
-        }
-        replay->bytes = g_realloc(replay->bytes, replay->size_bytes + step);
-        memcpy(replay->bytes + replay->size_bytes, chunk, step);
-        replay->size_bytes += step;
+        run = MIN(request.extent.length_bytes,
+                  REPLAY_BYTES_MAX - replay->size_bytes);
+        run = MAX(run + FORMAT_RECORD_ALIGN - 1, FORMAT_RECORD_ALIGN) /
+              FORMAT_RECORD_ALIGN * FORMAT_RECORD_ALIGN;
+        rc = journal_read_run(replay, &journal, run);
     }
-    free(chunk);
     if (rc == -ENOENT) {
         return 0;       /* vanished: a writer folded it */
     }
@@ -558,7 +594,7 @@ static int replay_epoch(struct map *map, uint64_t epoch, GError **error)
         rc = replay_records(&replay, error);
         g_mutex_unlock(&map->lock);
     }
-    g_free(replay.bytes);
+    free(replay.bytes);
     return rc;
 }
 
@@ -603,7 +639,7 @@ static int epoch_copy(struct map *map, uint64_t epoch,
     if (rc == 0 && at > 0) {
         rc = each(epoch, replay.bytes, at, opaque);
     }
-    g_free(replay.bytes);
+    free(replay.bytes);
     return rc;
 }
 

@@ -463,8 +463,15 @@ static void await_pool(struct dir_queue *queue)
 static bool waits_for_disk(struct dir_queue *queue,
                            struct store_request *request)
 {
-    return request->op == STORE_SYNC ? !is_synced(queue, request)
-                                     : queue->dir->direct;
+    switch (request->op) {
+    case STORE_SYNC:
+        return !is_synced(queue, request);
+    case STORE_READ:
+    case STORE_WRITE:
+        return queue->dir->direct;
+    default:
+        return true;
+    }
 }
 
 static void carry_out(struct dir_queue *queue)

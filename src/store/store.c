@@ -155,21 +155,34 @@ int store_poll(struct store_queue *queue)
 
 static void run_done(struct store_request *request)
 {
-    *(bool *)request->opaque = true;
+    ++*(unsigned *)request->opaque;
 }
 
-int store_run(struct store_queue *queue, struct store_request *request)
+int store_run_all(struct store_queue *queue, struct store_request *requests,
+                  unsigned count)
 {
-    bool done = false;
+    unsigned done = 0;
 
-    request->done = run_done;
-    request->opaque = &done;
-    store_submit(queue, request);
+    for (unsigned i = 0; i < count; i++) {
+        requests[i].done = run_done;
+        requests[i].opaque = &done;
+        store_submit(queue, &requests[i]);
+    }
     store_kick(queue);
-    while (store_poll(queue), !done) {
+    while (store_poll(queue), done < count) {
         struct pollfd wait = {store_queue_fd(queue), POLLIN, 0};
 
         poll(&wait, 1, -1);
     }
-    return request->result;
+    for (unsigned i = 0; i < count; i++) {
+        if (requests[i].result < 0) {
+            return requests[i].result;
+        }
+    }
+    return 0;
+}
+
+int store_run(struct store_queue *queue, struct store_request *request)
+{
+    return store_run_all(queue, request, 1);
 }

@@ -324,6 +324,9 @@ int store_poll(struct store_queue *queue);
 /* Submit one request and wait for it; `done` is not used.  Only on a queue that
  * has nothing else in flight. */
 int store_run(struct store_queue *queue, struct store_request *request);
+/* The same for several at once; the first failure, after all of them ended. */
+int store_run_all(struct store_queue *queue, struct store_request *requests,
+                  unsigned count);
 
 /* "block 12 of layer 3f..", for messages; the caller frees. */
 char *store_object_text(const struct store_object *object);

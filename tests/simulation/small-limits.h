@@ -12,7 +12,6 @@
 #define MAP_CACHE_PAGES 12u
 #define MAP_JOURNAL_BYTES (24u << 10)
 #define REPLAY_STEP_BYTES ((size_t)16 << 10)
-#define BATCH_PAGES 3u
 #define AIO_DEPTH 6
 #define UNSYNCED_MAX 24u
 #define CHUNK_BYTES (UINT64_C(1) << 13)
