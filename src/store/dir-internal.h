@@ -313,6 +313,7 @@ struct dir_store {
 
     GMutex lock;                /* guards all below */
     GCond synced;               /* some sync_point stopped running */
+    unsigned sync_waiters;      /* for that */
     struct dir_cache cache;
     GHashTable *folders;        /* path -> struct dir_folder, if unsynced */
     GHashTable *known_folders;  /* paths; those above them aren't doubted */

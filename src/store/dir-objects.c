@@ -262,6 +262,9 @@ static int sync_object(struct dir_store *dir, struct dir_file *file,
     char path[DIR_PATH_BYTES];
     int result = file ? dir_file_sync(dir, file) : 0;
 
+    if (dir_folders_clean(dir)) {
+        return result;
+    }
     dir_object_path(name, path);
     return result < 0 ? result : dir_folders_sync(dir, path);
 }

@@ -29,7 +29,9 @@ static int sync_point_run_locked(struct dir_store *dir,
     int result;
 
     while (point->running) {
+        dir->sync_waiters++;
         g_cond_wait(&dir->synced, &dir->lock);
+        dir->sync_waiters--;
         if (point->failures != failures) {
             return -point->last_error;
         }
@@ -49,7 +51,9 @@ static int sync_point_run_locked(struct dir_store *dir,
     } else {
         point->synced = MAX(point->synced, started);
     }
-    g_cond_broadcast(&dir->synced);
+    if (dir->sync_waiters > 0) {
+        g_cond_broadcast(&dir->synced);
+    }
     return result;
 }
 
