@@ -123,11 +123,15 @@ static void record_seal(struct map *map, struct map_commit *commit,
 
 static void capture_record(struct map *map, struct map_commit *commit)
 {
-    g_autoptr(GByteArray) items = g_byte_array_new();
+    g_autoptr(GByteArray) items = NULL;
     unsigned item_count = 0;
     GHashTableIter iter;
     gpointer index;
 
+    if (!g_hash_table_size(map->committing) && !map->size_committing) {
+        return;         /* most flushes */
+    }
+    items = g_byte_array_new();
     g_hash_table_iter_init(&iter, map->committing);
     while (g_hash_table_iter_next(&iter, &index, NULL)) {
         item_count += encode_index(map, (uint64_t)index, items);
@@ -143,9 +147,7 @@ static void capture_record(struct map *map, struct map_commit *commit)
                     (struct map_entry){ 0 }, NULL, 0);
         item_count++;
     }
-    if (item_count) {
-        record_seal(map, commit, items, item_count);
-    }
+    record_seal(map, commit, items, item_count);
 }
 
 static void journal_next_epoch(struct map *map)

@@ -74,10 +74,14 @@ static bool bits_clear(struct map_bits *bits, const struct map_bits *cleared)
 
 void objects_mend(archip_volume *volume)
 {
-    g_autoptr(GPtrArray) mended = g_ptr_array_new();
+    g_autoptr(GPtrArray) mended = NULL;
     GHashTableIter iter;
     gpointer value;
 
+    if (!volume->lost_count) {
+        return;
+    }
+    mended = g_ptr_array_new();
     g_hash_table_iter_init(&iter, volume->objects);
     while (volume->lost_count &&
            g_hash_table_iter_next(&iter, NULL, &value)) {
