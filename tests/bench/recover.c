@@ -329,15 +329,15 @@ static void open_after(const char *location)
     archip_store_close(store);
 }
 
-static void measure(enum shape shape)
+static void measure(enum shape shape, const char *parent, int round)
 {
-    g_autofree char *folder =
-        bench_folder_make(folder_name ? folder_name : "/var/tmp");
+    g_autofree char *folder = g_strdup_printf("%s/%d", parent, round);
     g_autofree char *location = g_strdup_printf(
         "dir:%s?io=%s", folder, dirty_mib ? "buffered" : "auto");
     int status;
     pid_t child;
 
+    bench_must(mkdir(folder, 0777), folder);
     fflush(stdout);
     child = fork();
     bench_must(child, "fork");
@@ -349,7 +349,6 @@ static void measure(enum shape shape)
         exit(1);
     }
     open_after(location);
-    bench_folder_remove(folder);
 }
 
 int main(int argc, char **argv)
@@ -358,6 +357,7 @@ int main(int argc, char **argv)
         g_option_context_new("steady|dense|clone");
     static const char *const shapes[] = {"steady", "dense", "clone"};
     g_autoptr(GError) error = NULL;
+    g_autofree char *folder = NULL;
     unsigned shape = 0;
 
     g_option_context_add_main_entries(context, entries, NULL);
@@ -377,8 +377,12 @@ int main(int argc, char **argv)
     sys.syncfs = seen_syncfs;
     sys.renameat2 = seen_renameat2;
     sys.unlinkat = seen_unlinkat;
+    /* All are removed in the end: where files were removed, ext4 is slow to
+     * make others for a minute and more. */
+    folder = bench_folder_make(folder_name ? folder_name : "/var/tmp");
     for (int i = 0; i < round_count; i++) {
-        measure((enum shape)shape);
+        measure((enum shape)shape, folder, i);
     }
+    bench_folder_remove(folder);
     return 0;
 }
