@@ -23,7 +23,7 @@
 #include "qemu/option.h"
 #include "qemu/units.h"
 #include "compat.h"
-#include "archipelago-port.h"
+#include "archipelago-lock.h"
 
 #define PROTOCOL_PREFIX "archipelago:"
 #define OPT_VOLUME "volume"
@@ -33,50 +33,10 @@
 #define EXTENT_BATCH 64
 #define FULL_CHUNK_BYTES (1 * MiB)
 
-/* A store that is open once in this process, whoever uses it. */
-typedef struct SharedStore {
-    char *location;             /* as given; NULL: the default store */
-    archip_store *store;
-    unsigned user_count;
-    QLIST_ENTRY(SharedStore) next;
-} SharedStore;
-
-typedef struct BDRVArchipelagoState {
-    SharedStore *store;
-    char *volume_name;
-    char volume_id[33];         /* empty: not yet opened */
-    char *location;             /* NULL: the default store */
-    uint32_t alignment_bytes, block_bytes, object_bytes;
-    bool created_empty;         /* no object was there when it was opened */
-    bool incoming;              /* opened before migration came in: read-only */
-    bool inactive;              /* handed over: all I/O is refused */
-    uint64_t permissions;       /* what the node's users may do together */
-    BDRVReopenState *reopening; /* between reopen_prepare() and its end */
-    ArchipelagoAccesses accesses;
-    ArchipelagoAccess *before;  /* what check_perm() replaced, until its end */
-} BDRVArchipelagoState;
-
-/* Who asks for one of these needs the volume's lock. */
-#define WRITING (BLK_PERM_WRITE | BLK_PERM_WRITE_UNCHANGED | BLK_PERM_RESIZE)
-
 static QemuMutex stores_lock;   /* guards `stores` */
 static QLIST_HEAD(, SharedStore) stores = QLIST_HEAD_INITIALIZER(stores);
 
 /* --- Calls that may block ------------------------------------------------- */
-
-/* The library keeps an error's text by thread, so each call brings it along. */
-typedef struct Call {
-    int (*run)(struct Call *call);
-    archip_volume *volume;
-    const char *location, *name;
-    uint64_t size_bytes;
-    uint64_t object_bytes;
-    unsigned flags;
-    archip_usage usage;
-    BDRVArchipelagoState *state;
-    ArchipelagoAccess *access;
-    char *error;
-} Call;
 
 static int call_in_thread(void *opaque)
 {
@@ -89,7 +49,7 @@ static int call_in_thread(void *opaque)
     return ret;
 }
 
-static int call_run(Call *call, Error **errp)
+int archipelago_call_run(Call *call, Error **errp)
 {
     int ret = compat_run_blocking(call_in_thread, call);
 
@@ -311,7 +271,7 @@ static int coroutine_fn create_volume(const char *location, const char *volume,
         return -EINVAL;
     }
     call.size_bytes = ROUND_UP(size_bytes, ARCHIP_SECTOR_BYTES);
-    return call_run(&call, errp);
+    return archipelago_call_run(&call, errp);
 }
 
 static int coroutine_fn archipelago_co_create_opts(BlockDriver *drv,
@@ -358,65 +318,6 @@ static int coroutine_fn archipelago_co_create(BlockdevCreateOptions *options,
 #endif
 
 /* --- Opening and closing -------------------------------------------------- */
-
-/* May block.  The volume of the name, and always the same: who could remove it
- * while it was handed over could give another one its name. */
-static int access_open(BDRVArchipelagoState *s, bool writable,
-                       ArchipelagoAccess **access, char **error)
-{
-    archip_volume_info info;
-    int ret = archipelago_access_open(s->store->store, s->volume_name,
-                                      writable, access);
-
-    if (ret < 0) {
-        *error = g_strdup(archip_error());
-        return ret;
-    }
-    ret = archip_volume_get_info((*access)->volume, &info);
-    if (ret < 0) {
-        *error = g_strdup(archip_error());
-    } else if (s->volume_id[0] && strcmp(s->volume_id, info.id) != 0) {
-        *error = g_strdup_printf("volume '%s': it was replaced by another one "
-                                 "of this name", s->volume_name);
-        ret = -ESTALE;
-    }
-    if (ret < 0) {
-        archipelago_access_close(*access);
-        return ret;
-    }
-    pstrcpy(s->volume_id, sizeof(s->volume_id), info.id);
-    return 0;
-}
-
-/*
- * Whether the node has to have the lock.  One that is writable takes it when
- * opened and keeps it, so that others are told in time; one that is so only if
- * need be (auto-read-only) has it while somebody wants to write.
- */
-static bool needs_lock(int flags, uint64_t permissions)
-{
-    return (flags & BDRV_O_RDWR) &&
-           (!(flags & BDRV_O_AUTO_RDONLY) || (permissions & WRITING));
-}
-
-/*
- * Before a migration came in the source has the lock: read-only until then,
- * which takes none, so that formats can read their headers.
- */
-static int open_volume(BlockDriverState *bs, int flags, Error **errp)
-{
-    BDRVArchipelagoState *s = bs->opaque;
-    g_autofree char *error = NULL;
-    int ret;
-
-    s->incoming = flags & BDRV_O_INACTIVE;
-    ret = access_open(s, needs_lock(flags, 0) && !s->incoming,
-                      &s->accesses.current, &error);
-    if (ret < 0) {
-        error_setg(errp, "%s", error);
-    }
-    return ret;
-}
 
 /* What there is to know of the volume, and the first port. */
 static int open_first_port(BlockDriverState *bs, Error **errp)
@@ -501,7 +402,7 @@ static int archipelago_open(BlockDriverState *bs, QDict *options, int flags,
         error_setg(errp, "%s", archip_error());
         goto out;
     }
-    ret = open_volume(bs, flags, errp);
+    ret = archipelago_open_volume(bs, flags, errp);
     if (ret < 0) {
         goto out_store;
     }
@@ -535,192 +436,6 @@ static void archipelago_close(BlockDriverState *bs)
     archipelago_access_close(s->accesses.current);
     store_put(s->store);
     free_state(s);
-}
-
-/* --- The lock: taken and given back --------------------------------------- */
-
-static bool volume_is_here(BDRVArchipelagoState *s)
-{
-    return !s->incoming && !s->inactive;
-}
-
-/* Requests go there from now on; where they went is closed. */
-static void replace_access(BDRVArchipelagoState *s, ArchipelagoAccess *access)
-{
-    archipelago_access_retire(
-        &s->accesses, archipelago_access_replace(&s->accesses, access));
-}
-
-/* Others may have written, or changed the size, since the node was opened. */
-static void forget_content(BlockDriverState *bs, archip_volume *volume)
-{
-    BDRVArchipelagoState *s = bs->opaque;
-    archip_volume_info info;
-
-    if (archip_volume_get_info(volume, &info) < 0 || info.object_count > 0) {
-        s->created_empty = false;
-    }
-    bs->total_sectors = archip_volume_size(volume) / BDRV_SECTOR_SIZE;
-    bdrv_bsc_invalidate_range(bs, 0, INT64_MAX);
-}
-
-static int take_lock(BlockDriverState *bs, Error **errp)
-{
-    BDRVArchipelagoState *s = bs->opaque;
-    ArchipelagoAccess *writer = archipelago_access_take_writer(&s->accesses);
-    g_autofree char *error = NULL;
-    int ret = writer ? 0 : access_open(s, true, &writer, &error);
-
-    if (ret < 0) {
-        error_setg(errp, "%s", error);
-        return ret;
-    }
-    forget_content(bs, writer->volume);
-    s->before = archipelago_access_replace(&s->accesses, writer);
-    return 0;
-}
-
-/* All that was written becomes durable. */
-static int flush_volume(archip_volume *volume, char **error)
-{
-    archip_queue *queue;
-    int ret = archip_queue_open(volume, 0, &queue);
-
-    if (ret < 0) {
-        *error = g_strdup(archip_error());
-        return ret;
-    }
-    ret = archip_flush(queue);
-    if (ret < 0) {
-        *error = g_strdup(archip_error());
-    }
-    archip_queue_close(queue);
-    return ret;
-}
-
-/* The reader is opened when all is flushed, and sees it.  Should either fail,
- * the volume stays with us, and the next occasion tries again. */
-static void give_lock_back(BDRVArchipelagoState *s)
-{
-    g_autofree char *error = NULL;
-    ArchipelagoAccess *reader;
-
-    if (flush_volume(s->accesses.current->volume, &error) < 0 ||
-        access_open(s, false, &reader, &error) < 0) {
-        error_report("archipelago: volume '%s' stays open for writing: %s",
-                     s->volume_name, error);
-        return;
-    }
-    replace_access(s, reader);
-    archipelago_access_collect(&s->accesses);
-}
-
-/* By main thread.  Where nodes are reopened, with their new flags: this is the
- * part of it that can fail, and comes before anything is committed. */
-static int archipelago_check_perm(BlockDriverState *bs, uint64_t perm,
-                                  uint64_t shared, Error **errp)
-{
-    BDRVArchipelagoState *s = bs->opaque;
-    int flags = s->reopening ? s->reopening->flags : bs->open_flags;
-
-    if (volume_is_here(s) && !s->accesses.current->writable &&
-        needs_lock(flags, perm)) {
-        return take_lock(bs, errp);
-    }
-    return 0;
-}
-
-static void archipelago_set_perm(BlockDriverState *bs, uint64_t perm,
-                                 uint64_t shared)
-{
-    BDRVArchipelagoState *s = bs->opaque;
-
-    s->permissions = perm;
-    if (s->before) {
-        archipelago_access_retire(&s->accesses, g_steal_pointer(&s->before));
-        archipelago_access_collect(&s->accesses);
-    }
-    if (volume_is_here(s) && s->accesses.current->writable &&
-        !needs_lock(bs->open_flags, perm)) {
-        give_lock_back(s);
-    }
-}
-
-/* Nothing was written meanwhile. */
-static void archipelago_abort_perm_update(BlockDriverState *bs)
-{
-    BDRVArchipelagoState *s = bs->opaque;
-
-    if (s->before) {
-        replace_access(s, g_steal_pointer(&s->before));
-        archipelago_access_collect(&s->accesses);
-    }
-}
-
-/* --- Reopening ------------------------------------------------------------ */
-
-/* Permissions are looked at as part of it, and with them the lock. */
-static int archipelago_reopen_prepare(BDRVReopenState *state,
-                                      BlockReopenQueue *queue, Error **errp)
-{
-    BDRVArchipelagoState *s = state->bs->opaque;
-
-    s->reopening = state;
-    return 0;
-}
-
-static void archipelago_reopen_end(BDRVReopenState *state)
-{
-    BDRVArchipelagoState *s = state->bs->opaque;
-
-    s->reopening = NULL;
-}
-
-/* --- Migration ------------------------------------------------------------ */
-
-static int archipelago_inactivate(BlockDriverState *bs)
-{
-    BDRVArchipelagoState *s = bs->opaque;
-    int ret;
-
-    if (!volume_is_here(s)) {
-        return 0;
-    }
-    archipelago_access_collect(&s->accesses);
-    ret = archip_volume_deactivate(s->accesses.current->volume);
-    if (ret < 0) {
-        error_report("archipelago: %s", archip_error());
-        return ret;
-    }
-    s->inactive = true;
-    return 0;
-}
-
-/* What others wrote since it was opened or handed over must be seen. */
-static int take_over_run(Call *call)
-{
-    return access_open(call->state, call->flags & ARCHIP_OPEN_WRITE,
-                       &call->access, &call->error);
-}
-
-static void coroutine_fn archipelago_co_invalidate_cache(BlockDriverState *bs,
-                                                         Error **errp)
-{
-    BDRVArchipelagoState *s = bs->opaque;
-    Call call = {
-        .run = take_over_run,
-        .state = s,
-        .flags = needs_lock(bs->open_flags, s->permissions) ? ARCHIP_OPEN_WRITE
-                                                            : 0,
-    };
-
-    if (volume_is_here(s) || call_run(&call, errp) < 0) {
-        return;
-    }
-    replace_access(s, call.access);
-    s->incoming = false;
-    s->inactive = false;
-    s->created_empty = false;
 }
 
 /* --- What the volume is like ---------------------------------------------- */
@@ -760,7 +475,7 @@ static int64_t archipelago_get_allocated_file_size(BlockDriverState *bs)
     BDRVArchipelagoState *s = bs->opaque;
     ArchipelagoAccess *access = archipelago_access_get(&s->accesses);
     Call call = { .run = usage_run, .volume = access->volume };
-    int ret = call_run(&call, NULL);
+    int ret = archipelago_call_run(&call, NULL);
 
     archipelago_access_put(&s->accesses, access);
     return ret < 0 ? ret
@@ -907,7 +622,7 @@ static int coroutine_fn archipelago_co_flush(BlockDriverState *bs)
     BDRVArchipelagoState *s = bs->opaque;
     archip_request request = { .op = ARCHIP_FLUSH };
 
-    return volume_is_here(s) ? archipelago_co_request(bs, &request) : 0;
+    return archipelago_is_here(s) ? archipelago_co_request(bs, &request) : 0;
 }
 
 static int extent_status(uint32_t flags)
@@ -1049,7 +764,7 @@ static int coroutine_fn resize(BlockDriverState *bs, archip_volume *volume,
     call.size_bytes = ROUND_UP(offset, ARCHIP_SECTOR_BYTES);
     call.flags = (int64_t)call.size_bytes < old_bytes ? ARCHIP_RESIZE_SHRINK
                                                       : ARCHIP_RESIZE_VOLATILE;
-    ret = call_run(&call, errp);
+    ret = archipelago_call_run(&call, errp);
     if (ret < 0) {
         return ret;
     }
@@ -1058,7 +773,7 @@ static int coroutine_fn resize(BlockDriverState *bs, archip_volume *volume,
     if (ret < 0) {
         call.size_bytes = old_bytes;
         call.flags = ARCHIP_RESIZE_SHRINK;
-        call_run(&call, NULL);
+        archipelago_call_run(&call, NULL);
     }
     return ret;
 }
