@@ -150,6 +150,12 @@ def set_up_shrunk(store):
            old == data(OLD, 140))
 
 
+def set_up_nothing(store):
+    """A directory in which no store was ever made."""
+    shutil.rmtree(store.path)
+    os.mkdir(store.path)
+
+
 def set_up_backup(store):
     store.run('metadata', 'export', 'backup')
 
@@ -180,6 +186,10 @@ CASES = {
         ['create', '-o', '64K', 'new', '200K'],
         {'new': whole(None, bytes(200 * 1024))},
         {'new': whole(bytes(200 * 1024))}),
+    'create-first': Case(
+        ['create', '-o', '64K', 'new', '200K'], None,
+        {'keep': whole(None), 'new': whole(bytes(200 * 1024))},
+        setup=set_up_nothing, may_damage=True),
     'remove': Case(
         ['remove', 'old'],
         {'old': whole(None, data(OLD))}, {'old': whole(None)}),
