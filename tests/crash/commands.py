@@ -22,6 +22,7 @@ import json
 import os
 import random
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -351,22 +352,20 @@ def main():
     if phase is None:
         phase = random.randrange(options.step)
     print(f'--step {options.step} --phase {phase}')
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     failed = total = 0
     for name in options.case or CASES:
-        work = tempfile.mkdtemp(prefix='archipelago-crash-')
-        try:
-            template = make_template(CASES[name], work)
-            kills, calls = run_case(CASES[name], template, work, options.step,
-                                    phase)
-            total += kills
-            print(f'{name}: {kills} kills in some {calls} calls', flush=True)
-        except Failure as failure:
-            failed += 1
-            print(f'{name}: FAILED: {failure}', flush=True)
-        if os.environ.get('ARCHIPELAGO_KEEP'):
-            print(work)
-        else:
-            shutil.rmtree(work)
+        with tempfile.TemporaryDirectory(prefix='archipelago-crash-') as work:
+            try:
+                template = make_template(CASES[name], work)
+                kills, calls = run_case(CASES[name], template, work,
+                                        options.step, phase)
+                total += kills
+                print(f'{name}: {kills} kills in some {calls} calls',
+                      flush=True)
+            except Failure as failure:
+                failed += 1
+                print(f'{name}: FAILED: {failure}', flush=True)
     print(f'{total} kills, {failed} cases failed')
     sys.exit(1 if failed else 0)
 

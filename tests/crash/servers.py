@@ -21,7 +21,7 @@ import json
 import os
 import random
 import select
-import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -314,9 +314,11 @@ class Rounds:
     def kill_early(self):
         """While it starts, and recovers."""
         server = Server(self.kind, self.location, self.work)
-        time.sleep(self.dice.random() * 0.15)
-        server.kill()
-        server.wait()
+        try:
+            time.sleep(self.dice.random() * 0.15)
+        finally:
+            server.kill()
+            server.wait()
         self.early += 1
 
     def serve(self):
@@ -393,7 +395,12 @@ def main():
         harness.require_programs('qemu-nbd')
         harness.require_qemu_plugin()
     print(f'--seed {options.seed} (the timing is not the seed\'s)', flush=True)
-    work = tempfile.mkdtemp(prefix='archipelago-crash-')
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    with tempfile.TemporaryDirectory(prefix='archipelago-crash-') as work:
+        run(options, work)
+
+
+def run(options, work):
     rounds = Rounds(options, work)
     failed = 0
     number = 0
@@ -409,10 +416,6 @@ def main():
           f'{rounds.completed} completed, {rounds.in_flight} in flight at the '
           f'kills; {rounds.lost} sectors lost that were not flushed; check '
           f'found {rounds.left}')
-    if failed and os.environ.get('ARCHIPELAGO_KEEP'):
-        print(work)
-    else:
-        shutil.rmtree(work)
     sys.exit(failed)
 
 
