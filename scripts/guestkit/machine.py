@@ -13,8 +13,10 @@ import subprocess
 import time
 
 INIT = os.path.join(os.path.dirname(os.path.abspath(__file__)), 'init')
+# Without no_timer_check the kernel panics when the host is so busy that the
+# timer of a guest seems to stand still.
 APPEND = ('console=ttyS0 quiet loglevel=4 panic=-1 mitigations=off nokaslr '
-          'random.trust_cpu=on')
+          'random.trust_cpu=on no_timer_check')
 
 
 class GuestError(Exception):

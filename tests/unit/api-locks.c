@@ -45,6 +45,25 @@ static void child_hold(const char *location, const char *name)
     }
 }
 
+/* The same as a QEMU does it: a reader, who becomes a writer. */
+static void child_upgrade(const char *location, const char *name)
+{
+    archip_volume *volume;
+    archip_queue *queue;
+    char c;
+
+    assert_ok(archip_store_open(location, 0, &child_store));
+    assert_ok(archip_volume_open(child_store, name, 0, "the-child", &volume));
+    assert_ok(archip_queue_open(volume, 0, &queue));
+    assert_ok(archip_volume_reopen(volume, ARCHIP_OPEN_WRITE));
+    fixture_fill(queue, 0, 4096, 0x11);
+    assert_ok(archip_discard(queue, 0, 1 << 16));
+    fixture_fill(queue, 0, 4096, 0x11);
+    assert_ok(archip_flush(queue));
+    child_says("held");
+    g_assert_cmpint(read(STDIN_FILENO, &c, 1), ==, 0);
+}
+
 /* Write, discard, resize and flush without end. */
 static void child_churn(const char *location, const char *name)
 {
@@ -91,6 +110,8 @@ static int child_main(char **argv)
 {
     if (!strcmp(argv[2], "hold")) {
         child_hold(argv[3], argv[4]);
+    } else if (!strcmp(argv[2], "upgrade")) {
+        child_upgrade(argv[3], argv[4]);
     } else if (!strcmp(argv[2], "renew")) {
         child_renew(argv[3], argv[4]);
     } else if (!strcmp(argv[2], "churn")) {
@@ -99,13 +120,18 @@ static int child_main(char **argv)
     return 0;
 }
 
-static struct child child_holding(struct fixture *fixture)
+static struct child child_started(struct fixture *fixture, const char *what)
 {
-    struct child child = child_start("hold", fixture->location, "v");
+    struct child child = child_start(what, fixture->location, "v");
     g_autofree char *line = child_line(&child);
 
     g_assert_cmpstr(line, ==, "held");
     return child;
+}
+
+static struct child child_holding(struct fixture *fixture)
+{
+    return child_started(fixture, "hold");
 }
 
 /* --- Writers ------------------------------------------------------------- */
@@ -179,6 +205,33 @@ static void test_killed(const void *kind)
         fixture_expect(queue, 0, 4096, 0x11);
         fixture_close(volume, queue);
     }
+    fixture_end(&fixture);
+}
+
+static int count_stale(const archip_finding *finding, void *opaque)
+{
+    *(unsigned *)opaque += !strcmp(finding->code, "journal-stale") ||
+                           !strcmp(finding->code, "page-orphan");
+    return 0;
+}
+
+/* What recovery folded goes, although the writer was a reader meanwhile: else
+ * each kill would leave a journal and a page more. */
+static void test_killed_upgraded(const void *kind)
+{
+    struct fixture fixture;
+    unsigned stale = 0;
+    archip_check_options options = {.finding = count_stale, .opaque = &stale};
+
+    fixture_begin(&fixture, kind);
+    fixture_create(&fixture, "v", 4 * MIB, 1 << 16);
+    for (unsigned i = 0; i < 3; i++) {
+        struct child child = child_started(&fixture, "upgrade");
+
+        child_end(&child, SIGKILL);
+    }
+    assert_ok(archip_check(fixture.store, &options, NULL));
+    g_assert_cmpuint(stale, ==, 0);
     fixture_end(&fixture);
 }
 
@@ -456,6 +509,7 @@ int main(int argc, char **argv)
     fixture_add("/lock/same-process", test_same_process);
     fixture_add_dir("/lock/second-process", test_second_process);
     fixture_add_dir("/lock/killed", test_killed);
+    fixture_add_dir("/lock/killed-upgraded", test_killed_upgraded);
     fixture_add_dir("/lock/other-process-between", test_other_process_between);
     fixture_add("/lock/holder", test_holder);
     fixture_add_dir("/lock/clean-flag", test_clean_flag);
