@@ -29,12 +29,16 @@ void dir_look(struct store *store, bool only)
     dir_cache_age(dir);
 }
 
-static bool is_sort(int folder_fd, const char *name, mode_t sort)
+/* S_IFREG and the like; 0: it went meanwhile; or -errno.  What can't be told
+ * must not be taken for a stray, which is set aside. */
+static int sort_of(int folder_fd, const char *name)
 {
     struct stat status;
 
-    return sys.fstatat(folder_fd, name, &status, AT_SYMLINK_NOFOLLOW) == 0 &&
-           (status.st_mode & S_IFMT) == sort;
+    if (sys.fstatat(folder_fd, name, &status, AT_SYMLINK_NOFOLLOW) < 0) {
+        return errno == ENOENT ? 0 : -errno;
+    }
+    return (int)(status.st_mode & S_IFMT);
 }
 
 /* "XX": the first two digits of an id. */
@@ -56,10 +60,14 @@ static int list_id(int folder_fd, const char *name, void *opaque)
 {
     struct ids *ids = opaque;
     struct id128 id;
+    int sort;
 
-    if (!id128_parse(name, &id) || strncmp(name, ids->part, 2) != 0 ||
-        !is_sort(folder_fd, name, S_IFDIR)) {
+    if (!id128_parse(name, &id) || strncmp(name, ids->part, 2) != 0) {
         return 0;
+    }
+    sort = sort_of(folder_fd, name);
+    if (sort != S_IFDIR) {
+        return MIN(sort, 0);
     }
     ids->answer = ids->each(&id, ids->opaque);
     return ids->answer;
@@ -68,9 +76,10 @@ static int list_id(int folder_fd, const char *name, void *opaque)
 static int list_part(int folder_fd, const char *name, void *opaque)
 {
     struct ids *ids = opaque;
+    int sort = is_part(name) ? sort_of(folder_fd, name) : 0;
 
-    if (!is_part(name) || !is_sort(folder_fd, name, S_IFDIR)) {
-        return 0;
+    if (sort != S_IFDIR) {
+        return MIN(sort, 0);
     }
     g_strlcpy(ids->part, name, sizeof(ids->part));
     return dir_walk(folder_fd, name, list_id, ids);
@@ -148,9 +157,10 @@ static int list_size_fan(int folder_fd, const char *name, void *opaque)
 {
     struct sizes *sizes = opaque;
     uint64_t fan;
+    int sort = dir_parse_number(name, &fan) ? sort_of(folder_fd, name) : 0;
 
-    if (!dir_parse_number(name, &fan) || !is_sort(folder_fd, name, S_IFDIR)) {
-        return 0;
+    if (sort != S_IFDIR) {
+        return MIN(sort, 0);
     }
     sizes->fan = name;
     return dir_walk(folder_fd, name, list_size_numbered, sizes);
@@ -333,26 +343,24 @@ static int list_stray(int folder_fd, const char *name, void *opaque)
     struct strays *strays = opaque;
     enum place place = place_of(strays, name);
     gsize length = strays->path->len;
-    int result;
+    int result, sort;
 
     if (place == PLACE_IGNORED) {
         return 0;
     }
-    if (g_str_has_prefix(name, DIR_TEMPORARY) &&
-        is_sort(folder_fd, name, S_IFREG)) {
+    sort = sort_of(folder_fd, name);
+    if (sort <= 0) {
+        return sort;
+    }
+    if (g_str_has_prefix(name, DIR_TEMPORARY) && sort == S_IFREG) {
         return is_abandoned(folder_fd, name) ? report_stray(strays, name, true)
                                              : 0;
     }
-    if (place == PLACE_FILE && is_sort(folder_fd, name, S_IFREG)) {
+    if (place == PLACE_FILE && sort == S_IFREG) {
         return 0;
     }
-    if (place != PLACE_FOLDER || !is_sort(folder_fd, name, S_IFDIR)) {
-        struct stat status;
-
-        /* Perhaps it went meanwhile. */
-        return sys.fstatat(folder_fd, name, &status, AT_SYMLINK_NOFOLLOW) < 0
-                   ? 0
-                   : report_stray(strays, name, false);
+    if (place != PLACE_FOLDER || sort != S_IFDIR) {
+        return report_stray(strays, name, false);
     }
     g_string_append_printf(strays->path, "%s%s", length ? "/" : "", name);
     strays->depth++;
