@@ -480,7 +480,8 @@ int dir_holder(struct store *store, const struct id128 *id,
         return 0;
     }
     result = fd < 0 ? fd : read_record(fd, &record);
-    if (result == 0 && sys.flock(fd, LOCK_SH | LOCK_NB) < 0) {
+    if (result == 0 &&
+        TEMP_FAILURE_RETRY(sys.flock(fd, LOCK_SH | LOCK_NB)) < 0) {
         *held = errno == EWOULDBLOCK;
         result = *held ? read_record(fd, &record) : -errno;
     }

@@ -221,14 +221,14 @@ struct strays {
 /* Nobody has it locked: the process that wrote it is dead. */
 static bool is_abandoned(int folder_fd, const char *name)
 {
-    int fd = sys.openat(folder_fd, name,
-                        O_RDONLY | O_NOFOLLOW | O_CLOEXEC | O_NONBLOCK, 0);
+    int fd = TEMP_FAILURE_RETRY(sys.openat(
+        folder_fd, name, O_RDONLY | O_NOFOLLOW | O_CLOEXEC | O_NONBLOCK, 0));
     bool abandoned;
 
     if (fd < 0) {
         return false;
     }
-    abandoned = sys.flock(fd, LOCK_SH | LOCK_NB) == 0;
+    abandoned = TEMP_FAILURE_RETRY(sys.flock(fd, LOCK_SH | LOCK_NB)) == 0;
     sys.close(fd);
     return abandoned;
 }
@@ -399,7 +399,8 @@ int dir_trim(struct store *store, const struct store_object *object,
     if (fd < 0) {
         result = fd;
     } else {
-        if (sys.ftruncate(fd, (off_t)size_bytes) < 0 || sys.fsync(fd) < 0) {
+        if (TEMP_FAILURE_RETRY(sys.ftruncate(fd, (off_t)size_bytes)) < 0 ||
+            TEMP_FAILURE_RETRY(sys.fsync(fd)) < 0) {
             result = -errno;
         }
         sys.close(fd);
@@ -461,7 +462,7 @@ static int open_aside(struct dir_store *dir, bool create)
             errno != EEXIST) {
             return -errno;
         }
-        if (sys.fsync(dir->root_fd) < 0) {
+        if (TEMP_FAILURE_RETRY(sys.fsync(dir->root_fd)) < 0) {
             return -errno;
         }
         fd = dir_open(dir, DIR_ASIDE, O_RDONLY | O_DIRECTORY);
@@ -500,7 +501,8 @@ static int move_aside(int folder_fd, const char *leaf, int aside_fd,
         g_free(free_name);
         free_name = g_strdup_printf("%s.%u", name, copy);
     }
-    if (result == 0 && (sys.fsync(aside_fd) < 0 || sys.fsync(folder_fd) < 0)) {
+    if (result == 0 && (TEMP_FAILURE_RETRY(sys.fsync(aside_fd)) < 0 ||
+                        TEMP_FAILURE_RETRY(sys.fsync(folder_fd)) < 0)) {
         result = -errno;
     }
     return result == -ENOENT ? 0 : result;
@@ -569,7 +571,8 @@ static int move_back(struct dir_store *dir, int aside_fd, const char *name,
                            RENAME_NOREPLACE) < 0
                  ? -errno
                  : 0;
-    if (result == 0 && (sys.fsync(folder_fd) < 0 || sys.fsync(aside_fd) < 0)) {
+    if (result == 0 && (TEMP_FAILURE_RETRY(sys.fsync(folder_fd)) < 0 ||
+                        TEMP_FAILURE_RETRY(sys.fsync(aside_fd)) < 0)) {
         result = -errno;
     }
     sys.close(folder_fd);

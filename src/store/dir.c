@@ -265,7 +265,8 @@ static bool find_alignment(int fd, struct alignment *alignment)
 static int open_trial(struct dir_store *dir)
 {
     int flags = O_RDWR | O_DIRECT | O_CLOEXEC;
-    int fd = sys.openat(dir->root_fd, ".", flags | O_TMPFILE, 0600);
+    int fd = TEMP_FAILURE_RETRY(
+        sys.openat(dir->root_fd, ".", flags | O_TMPFILE, 0600));
     struct id128 random = id128_random();
     char name[64], text[ID128_TEXT_BYTES];
 
@@ -274,7 +275,8 @@ static int open_trial(struct dir_store *dir)
     }
     snprintf(name, sizeof(name), DIR_TEMPORARY "%s",
              id128_text(&random, text));
-    fd = sys.openat(dir->root_fd, name, flags | O_CREAT | O_EXCL, 0600);
+    fd = TEMP_FAILURE_RETRY(
+        sys.openat(dir->root_fd, name, flags | O_CREAT | O_EXCL, 0600));
     if (fd >= 0) {
         sys.unlinkat(dir->root_fd, name, 0);
     }
@@ -338,8 +340,8 @@ static uint64_t default_fds(void)
 
 static int open_root(struct dir_store *dir, const char *path, GError **error)
 {
-    dir->root_fd = sys.openat(AT_FDCWD, path,
-                              O_RDONLY | O_DIRECTORY | O_CLOEXEC, 0);
+    dir->root_fd = TEMP_FAILURE_RETRY(
+        sys.openat(AT_FDCWD, path, O_RDONLY | O_DIRECTORY | O_CLOEXEC, 0));
     if (dir->root_fd >= 0) {
         return 0;
     }
