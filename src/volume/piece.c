@@ -156,13 +156,20 @@ void object_forget_data(archip_volume *volume, struct object *object)
 void object_written(archip_volume *volume, struct object *object,
                     uint32_t start, uint32_t end)
 {
-    uint32_t block = volume->map->header.block_bytes;
+    const struct map_header *header = &volume->map->header;
+    uint32_t block = header->block_bytes;
+    unsigned last = (end + block - 1) / block;
 
-    for (unsigned i = start / block; i < (end + block - 1) / block; i++) {
+    for (unsigned i = start / block; i < last; i++) {
         map_bit_set(&object->fresh, i);
     }
     if (object->lost) {
-        object_regain(object, (start + block - 1) / block, end / block);
+        /* More of its last block than the volume has nobody can write. */
+        bool whole =
+            end % block == 0 ||
+            object->index * header->object_bytes + end >= header->size_bytes;
+
+        object_regain(object, (start + block - 1) / block, last - !whole);
     }
     if (!object->is_unsynced) {
         object->is_unsynced = true;

@@ -182,6 +182,27 @@ static void test_sync_fails_beside_write(const void *kind)
     rig_end(&rig);
 }
 
+/* A volume may end within a block: who writes up to there has written all of
+ * it. */
+static void test_sync_fails_at_end(const void *kind)
+{
+    struct rig rig;
+
+    rig_begin(&rig, kind);
+    assert_ok(
+        archip_volume_resize(rig.volume, SIZE - 3 * 512, ARCHIP_RESIZE_SHRINK));
+    fixture_fill(rig.queue, SIZE - BLOCK, BLOCK - 3 * 512, 2);
+    arm(&rig, (struct fault_rule){
+                  .op = FAULT_SYNC, .nth = 1, .times = 1, .errno_value = EIO});
+    assert_fails(archip_flush(rig.queue), EIO, "");
+    fixture_fill(rig.queue, SIZE - BLOCK, BLOCK - 4 * 512, 3);
+    assert_fails(archip_flush(rig.queue), EIO, "earlier");
+    fixture_fill(rig.queue, SIZE - BLOCK, BLOCK - 3 * 512, 3);
+    assert_ok(archip_flush(rig.queue));
+    rig_close(&rig);
+    rig_end(&rig);
+}
+
 /* Nothing of a discarded object is missed. */
 static void test_sync_fails_beside_discard(const void *kind)
 {
@@ -465,6 +486,7 @@ int main(int argc, char **argv)
     fixture_add("/trouble/fua-fails", test_fua_fails);
     fixture_add("/trouble/sync-fails-beside-write",
                 test_sync_fails_beside_write);
+    fixture_add("/trouble/sync-fails-at-end", test_sync_fails_at_end);
     fixture_add("/trouble/sync-fails-beside-discard",
                 test_sync_fails_beside_discard);
     fixture_add("/trouble/reuse-after-late-removal",
