@@ -17,7 +17,6 @@
 #include "store/dir-format.h"
 #include "store/location.h"
 
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -89,29 +88,19 @@ static int read_format(struct dir_store *dir, const char *path, GError **error)
     return check_format(path, value, error);
 }
 
+static int find_other(int folder_fd, const char *entry, void *allowed)
+{
+    return !g_str_has_prefix(entry, DIR_TEMPORARY) &&
+           !g_strv_contains(allowed, entry);
+}
+
 /* 1: nothing in there but what `allowed` names. */
 static int has_only(struct dir_store *dir, const char *path,
                     const char *const *allowed)
 {
-    int fd = dir_open(dir, path, O_RDONLY | O_DIRECTORY);
-    DIR *folder = fd < 0 ? NULL : fdopendir(fd);
-    struct dirent *entry;
-    int only = 1;
+    int found = dir_walk(dir->root_fd, path, find_other, (void *)allowed);
 
-    if (!folder) {
-        if (fd >= 0) {
-            sys.close(fd);
-        }
-        return fd == -ENOENT ? 1 : fd < 0 ? fd : -EIO;
-    }
-    while (only && (entry = readdir(folder))) {
-        only = g_str_has_prefix(entry->d_name, DIR_TEMPORARY) ||
-               strcmp(entry->d_name, ".") == 0 ||
-               strcmp(entry->d_name, "..") == 0 ||
-               g_strv_contains(allowed, entry->d_name);
-    }
-    closedir(folder);
-    return only;
+    return found < 0 ? found : !found;
 }
 
 /* Empty, as mkfs leaves it, or as a creation that a crash ended. */
