@@ -460,12 +460,11 @@ static int install_locked(struct install *install, struct store_lock *lock,
     struct store_record name = { .kind = STORE_NAME,
                                  .text = install->stored->name };
     g_autoptr(GBytes) value = name_encode(&install->stored->id);
-    int rc;
+    int rc = store_exclude_readers(lock, error);
 
-    if (store->driver->exclude_readers(lock) < 0) {
-        return error_set(error, EBUSY, "it is open for reading somewhere");
+    if (rc == 0) {
+        rc = clear_way(install, error);
     }
-    rc = clear_way(install, error);
     if (rc == 0) {
         rc = put_objects(install, &target, error);
     }
