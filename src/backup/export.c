@@ -25,6 +25,7 @@ struct export {
     void *opaque;
     uint64_t volume_count, left_out_count;
     int result;                 /* of the first volume that was left out */
+    char *failure;              /* its text */
 };
 
 /* One volume. */
@@ -35,6 +36,8 @@ struct source {
     GArray *refs;               /* struct map_ref */
     GPtrArray *journals;        /* GBytes, in step with: */
     GArray *epochs;             /* uint64_t, from the last to the first */
+    int bad_errno;              /* of the page that ended the walk */
+    char *bad_text;
 };
 
 /* --- Reading -------------------------------------------------------------- */
@@ -47,6 +50,10 @@ static void page_found(void *opaque, const struct map_ref *ref)
 static int page_bad(void *opaque, unsigned level, uint64_t position,
                     const struct map_ref *ref, const GError *error)
 {
+    struct source *source = opaque;
+
+    source->bad_errno = error->code;
+    source->bad_text = g_strdup(error->message);
     return -EUCLEAN;
 }
 
@@ -79,6 +86,10 @@ static int source_walk(struct source *source, enum format_tree_kind kind,
     if (rc == -EOPNOTSUPP) {
         return error_set(error, EOPNOTSUPP, "it has hashed layers, which this "
                                             "version can't export");
+    }
+    if (rc < 0 && source->bad_errno != ENOENT && source->bad_errno != EUCLEAN) {
+        return error_set(error, source->bad_errno, "a page of its map: %s",
+                         source->bad_text);
     }
     return rc < 0 ? error_set(error, EUCLEAN, "its map is damaged: see "
                                               "\"archipelago check\"")
@@ -300,13 +311,18 @@ static int export_volume(struct export *export, const char *name,
         /* One that was removed since it was listed isn't missed. */
         export->volume_count += left_out == 0;
         export->left_out_count += left_out < 0;
-        export->result = export->result ? export->result : left_out;
+        if (left_out < 0 && !export->result) {
+            export->result = left_out;
+            export->failure =
+                g_strdup_printf("volume '%s': %s", name, failure->message);
+        }
         rc = export_tell(export, &source, failure);
     }
     map_free(source.map);
     g_array_unref(source.refs);
     g_ptr_array_unref(source.journals);
     g_array_unref(source.epochs);
+    g_free(source.bad_text);
     return rc;
 }
 
@@ -387,11 +403,12 @@ int archip_metadata_export(archip_store *store, int fd,
         store_queue_close(export.check.queue);
     }
     if (error) {
-        return api_fail(error);
+        rc = api_fail(error);
+    } else if (rc == 0 && export.result) {
+        rc = api_fail_text(-export.result,
+                           "%" G_GUINT64_FORMAT " volumes were left out; %s",
+                           export.left_out_count, export.failure);
     }
-    if (rc == 0 && export.result) {
-        return api_fail_text(-export.result, "%" G_GUINT64_FORMAT
-                             " volumes were left out", export.left_out_count);
-    }
+    g_free(export.failure);
     return rc;
 }
