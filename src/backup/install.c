@@ -90,7 +90,8 @@ static bool is_there(const struct target *target,
 }
 
 static int put_objects(const struct install *install,
-                       const struct target *target, GError **error)
+                       const struct target *target, enum store_kind kind,
+                       GError **error)
 {
     const GArray *objects = install->stored->objects;
     int rc = 0;
@@ -101,6 +102,9 @@ static int put_objects(const struct install *install,
         g_autofree uint8_t *bytes = NULL;
         size_t length;
 
+        if (stored->object.kind != kind) {
+            continue;
+        }
         rc = stored_object_read(install->fd, stored, &bytes, &length, error);
         if (rc == 0 && !is_there(target, &stored->object, bytes)) {
             rc = put_object(target, &stored->object, bytes, length, error);
@@ -286,8 +290,11 @@ static int trial_run(struct install *install, const struct target *trial,
                      GError **error)
 {
     struct map *map;
-    int rc = put_objects(install, trial, error);
+    int rc = put_objects(install, trial, STORE_PAGE, error);
 
+    if (rc == 0) {
+        rc = put_objects(install, trial, STORE_JOURNAL, error);
+    }
     if (rc == 0) {
         rc = put_header(install, trial->store, error);
     }
@@ -462,11 +469,16 @@ static int install_locked(struct install *install, struct store_lock *lock,
     g_autoptr(GBytes) value = name_encode(&install->stored->id);
     int rc = store_exclude_readers(lock, error);
 
+    /* While there is a header, pages that it doesn't know harm nobody: what
+     * takes long and needs room comes before anything is put out of the way. */
+    if (rc == 0) {
+        rc = put_objects(install, &target, STORE_PAGE, error);
+    }
     if (rc == 0) {
         rc = clear_way(install, error);
     }
     if (rc == 0) {
-        rc = put_objects(install, &target, error);
+        rc = put_objects(install, &target, STORE_JOURNAL, error);
     }
     if (rc == 0) {
         rc = put_header(install, store, error);
