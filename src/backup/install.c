@@ -42,7 +42,7 @@ static int put_object(const struct target *target,
     int rc = 0;
 
     if (posix_memalign(&chunk, 4096, step)) {
-        g_error("out of memory for an import");
+        return error_set_errno(error, ENOMEM, "can't write it");
     }
     for (size_t at = 0; rc == 0 && at < length; at += step) {
         struct iovec iov = { chunk, MIN(step, length - at) };

@@ -24,10 +24,12 @@ void *buffer_alloc(size_t bytes)
 {
     void *memory;
 
-    if (posix_memalign(&memory, BUFFER_ALIGN, bytes)) {
-        g_error("out of memory for a buffer of %zu bytes", bytes);
-    }
-    return memory;
+    return posix_memalign(&memory, BUFFER_ALIGN, bytes) ? NULL : memory;
+}
+
+int buffer_fail(size_t bytes, GError **error)
+{
+    return error_set_errno(error, ENOMEM, "no buffer of %zu bytes", bytes);
 }
 
 /* --- Objects' records ------------------------------------------------------------- */
@@ -541,10 +543,14 @@ bool io_map_user(struct io *io, const struct piece *piece)
     return true;
 }
 
-void io_set_bounce(struct io *io)
+int io_set_bounce(struct io *io, GError **error)
 {
     io->bounce = buffer_alloc(io->request.length_bytes);
+    if (!io->bounce) {
+        return buffer_fail(io->request.length_bytes, error);
+    }
     io->iov[0] = (struct iovec){ io->bounce, io->request.length_bytes };
     io->request.iov = io->iov;
     io->request.iov_count = 1;
+    return 0;
 }
