@@ -36,7 +36,7 @@ struct source {
     GArray *refs;               /* struct map_ref */
     GPtrArray *journals;        /* GBytes, in step with: */
     GArray *epochs;             /* uint64_t, from the last to the first */
-    int bad_errno;              /* of the page that ended the walk */
+    int bad_errno;              /* of the page or journal that ended it */
     char *bad_text;
 };
 
@@ -100,9 +100,15 @@ static int journal_keep(uint64_t epoch, const void *records, size_t bytes,
                         void *opaque)
 {
     struct source *source = opaque;
+    void *copy = g_try_malloc(bytes);
 
+    if (!copy) {
+        source->bad_errno = ENOMEM;
+        return -ENOMEM;
+    }
+    memcpy(copy, records, bytes);
     g_array_append_val(source->epochs, epoch);
-    g_ptr_array_add(source->journals, g_bytes_new(records, bytes));
+    g_ptr_array_add(source->journals, g_bytes_new_take(copy, bytes));
     return 0;
 }
 
@@ -130,6 +136,9 @@ static int source_read(struct source *source, const struct id128 *id,
                                             "this version can't export");
     }
     rc = map_journals(source->map, journal_keep, source, error);
+    if (source->bad_errno) {
+        return error_set_errno(error, source->bad_errno, "its journals");
+    }
     for (int kind = FORMAT_ENTRIES; rc == 0 && kind <= FORMAT_LAYERS;
          kind++) {
         rc = source_walk(source, (enum format_tree_kind)kind, error);

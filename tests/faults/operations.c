@@ -788,6 +788,8 @@ const struct operation operations[] = {
     {"archip_check", "look-unclean", UNCLEAN, .run = run_check},
     {"archip_check", "repair-unclean", UNCLEAN, .run = run_repair},
     {"archip_metadata_export", "", .prepare = open_file, .run = run_export},
+    {"archip_metadata_export", "unclean", UNCLEAN, .prepare = open_file,
+     .run = run_export},
     {"archip_metadata_import", "", .prepare = without_metadata,
      .run = run_import, .retry = retry_import},
     {"archip_metadata_import", "overwrite", .prepare = with_metadata,
