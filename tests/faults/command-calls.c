@@ -85,6 +85,13 @@ int fault_dup(int fd)
     return calls_fail(CALLS_FILES, "dup", CALLS_WAYS(EMFILE)) ? -1 : dup(fd);
 }
 
+int fault_pipe2(int fds[2], int flags)
+{
+    return calls_fail(CALLS_FILES, "pipe2", CALLS_WAYS(EMFILE))
+               ? -1
+               : pipe2(fds, flags);
+}
+
 /* --- Before and after main() ---------------------------------------------- */
 
 static unsigned from_environment(const char *name)

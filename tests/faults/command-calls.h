@@ -22,6 +22,7 @@ int fault_link(const char *from, const char *to);
 int fault_rename(const char *from, const char *to);
 int fault_fallocate(int fd, int mode, off_t offset, off_t length);
 int fault_dup(int fd);
+int fault_pipe2(int fds[2], int flags);
 
 #ifndef COMMAND_CALLS_ONLY
 #define open fault_open
@@ -32,6 +33,7 @@ int fault_dup(int fd);
 #define rename fault_rename
 #define fallocate fault_fallocate
 #define dup fault_dup
+#define pipe2 fault_pipe2
 #endif
 
 #endif

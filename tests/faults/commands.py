@@ -140,10 +140,15 @@ def remove_again(place):
         place.good('remove', 'harbour')
 
 
-def no_files(place):
+def no_files(place, *but):
     """Nothing of an output file, also by another name."""
-    left = set(os.listdir(place.here)) - {'raw', 'saved', 'store'}
+    left = set(os.listdir(place.here)) - {'raw', 'saved', 'store', *but}
     expect(not left, f'{left} was left')
+
+
+def only_file(place):
+    """It has the other volumes where one was left out."""
+    no_files(place, 'file')
 
 
 def whole_file(place):
@@ -193,7 +198,9 @@ COMMANDS = [
     Command('status'),
     Command('check'),
     Command('check', '--repair', prepare=damage),
-    Command('metadata', 'export', 'file', after=is_saved, before=no_files),
+    Command('metadata', 'export', 'file', after=is_saved, before=only_file,
+            again=lambda place: place.good('metadata', 'export', 'file',
+                                           '--force')),
     Command('metadata', 'import', 'saved', prepare=lose_metadata,
             again=lambda place: place.good('metadata', 'import', 'saved',
                                            '--overwrite')),
