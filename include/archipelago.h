@@ -358,7 +358,7 @@ int archip_queue_open(archip_volume *volume, unsigned flags,
 void archip_queue_close(archip_queue *queue);
 
 /* A descriptor that is readable while archip_queue_reap() has work to do.
- * Belongs to the queue; only poll it. */
+ * Belongs to the queue; only poll it.  Can fail only with MAY_BLOCK. */
 int archip_queue_fd(archip_queue *queue);
 
 typedef enum archip_op {

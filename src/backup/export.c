@@ -25,6 +25,7 @@ struct export {
     void *opaque;
     uint64_t volume_count, left_out_count;
     int result;                 /* of the first volume that was left out */
+    char *failure;              /* its text */
 };
 
 /* One volume. */
@@ -35,6 +36,8 @@ struct source {
     GArray *refs;               /* struct map_ref */
     GPtrArray *journals;        /* GBytes, in step with: */
     GArray *epochs;             /* uint64_t, from the last to the first */
+    int bad_errno;              /* of the page or journal that ended it */
+    char *bad_text;
 };
 
 /* --- Reading -------------------------------------------------------------- */
@@ -47,6 +50,10 @@ static void page_found(void *opaque, const struct map_ref *ref)
 static int page_bad(void *opaque, unsigned level, uint64_t position,
                     const struct map_ref *ref, const GError *error)
 {
+    struct source *source = opaque;
+
+    source->bad_errno = error->code;
+    source->bad_text = g_strdup(error->message);
     return -EUCLEAN;
 }
 
@@ -80,6 +87,10 @@ static int source_walk(struct source *source, enum format_tree_kind kind,
         return error_set(error, EOPNOTSUPP, "it has hashed layers, which this "
                                             "version can't export");
     }
+    if (rc < 0 && source->bad_errno != ENOENT && source->bad_errno != EUCLEAN) {
+        return error_set(error, source->bad_errno, "a page of its map: %s",
+                         source->bad_text);
+    }
     return rc < 0 ? error_set(error, EUCLEAN, "its map is damaged: see "
                                               "\"archipelago check\"")
                   : 0;
@@ -89,9 +100,15 @@ static int journal_keep(uint64_t epoch, const void *records, size_t bytes,
                         void *opaque)
 {
     struct source *source = opaque;
+    void *copy = g_try_malloc(bytes);
 
+    if (!copy) {
+        source->bad_errno = ENOMEM;
+        return -ENOMEM;
+    }
+    memcpy(copy, records, bytes);
     g_array_append_val(source->epochs, epoch);
-    g_ptr_array_add(source->journals, g_bytes_new(records, bytes));
+    g_ptr_array_add(source->journals, g_bytes_new_take(copy, bytes));
     return 0;
 }
 
@@ -119,6 +136,9 @@ static int source_read(struct source *source, const struct id128 *id,
                                             "this version can't export");
     }
     rc = map_journals(source->map, journal_keep, source, error);
+    if (source->bad_errno) {
+        return error_set_errno(error, source->bad_errno, "its journals");
+    }
     for (int kind = FORMAT_ENTRIES; rc == 0 && kind <= FORMAT_LAYERS;
          kind++) {
         rc = source_walk(source, (enum format_tree_kind)kind, error);
@@ -300,13 +320,18 @@ static int export_volume(struct export *export, const char *name,
         /* One that was removed since it was listed isn't missed. */
         export->volume_count += left_out == 0;
         export->left_out_count += left_out < 0;
-        export->result = export->result ? export->result : left_out;
+        if (left_out < 0 && !export->result) {
+            export->result = left_out;
+            export->failure =
+                g_strdup_printf("volume '%s': %s", name, failure->message);
+        }
         rc = export_tell(export, &source, failure);
     }
     map_free(source.map);
     g_array_unref(source.refs);
     g_ptr_array_unref(source.journals);
     g_array_unref(source.epochs);
+    g_free(source.bad_text);
     return rc;
 }
 
@@ -387,11 +412,12 @@ int archip_metadata_export(archip_store *store, int fd,
         store_queue_close(export.check.queue);
     }
     if (error) {
-        return api_fail(error);
+        rc = api_fail(error);
+    } else if (rc == 0 && export.result) {
+        rc = api_fail_text(-export.result,
+                           "%" G_GUINT64_FORMAT " volumes were left out; %s",
+                           export.left_out_count, export.failure);
     }
-    if (rc == 0 && export.result) {
-        return api_fail_text(-export.result, "%" G_GUINT64_FORMAT
-                             " volumes were left out", export.left_out_count);
-    }
+    g_free(export.failure);
     return rc;
 }

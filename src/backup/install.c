@@ -42,7 +42,7 @@ static int put_object(const struct target *target,
     int rc = 0;
 
     if (posix_memalign(&chunk, 4096, step)) {
-        g_error("out of memory for an import");
+        return error_set_errno(error, ENOMEM, "can't write it");
     }
     for (size_t at = 0; rc == 0 && at < length; at += step) {
         struct iovec iov = { chunk, MIN(step, length - at) };
@@ -90,7 +90,8 @@ static bool is_there(const struct target *target,
 }
 
 static int put_objects(const struct install *install,
-                       const struct target *target, GError **error)
+                       const struct target *target, enum store_kind kind,
+                       GError **error)
 {
     const GArray *objects = install->stored->objects;
     int rc = 0;
@@ -101,6 +102,9 @@ static int put_objects(const struct install *install,
         g_autofree uint8_t *bytes = NULL;
         size_t length;
 
+        if (stored->object.kind != kind) {
+            continue;
+        }
         rc = stored_object_read(install->fd, stored, &bytes, &length, error);
         if (rc == 0 && !is_there(target, &stored->object, bytes)) {
             rc = put_object(target, &stored->object, bytes, length, error);
@@ -286,8 +290,11 @@ static int trial_run(struct install *install, const struct target *trial,
                      GError **error)
 {
     struct map *map;
-    int rc = put_objects(install, trial, error);
+    int rc = put_objects(install, trial, STORE_PAGE, error);
 
+    if (rc == 0) {
+        rc = put_objects(install, trial, STORE_JOURNAL, error);
+    }
     if (rc == 0) {
         rc = put_header(install, trial->store, error);
     }
@@ -460,14 +467,18 @@ static int install_locked(struct install *install, struct store_lock *lock,
     struct store_record name = { .kind = STORE_NAME,
                                  .text = install->stored->name };
     g_autoptr(GBytes) value = name_encode(&install->stored->id);
-    int rc;
+    int rc = store_exclude_readers(lock, error);
 
-    if (store->driver->exclude_readers(lock) < 0) {
-        return error_set(error, EBUSY, "it is open for reading somewhere");
-    }
-    rc = clear_way(install, error);
+    /* While there is a header, pages that it doesn't know harm nobody: what
+     * takes long and needs room comes before anything is put out of the way. */
     if (rc == 0) {
-        rc = put_objects(install, &target, error);
+        rc = put_objects(install, &target, STORE_PAGE, error);
+    }
+    if (rc == 0) {
+        rc = clear_way(install, error);
+    }
+    if (rc == 0) {
+        rc = put_objects(install, &target, STORE_JOURNAL, error);
     }
     if (rc == 0) {
         rc = put_header(install, store, error);

@@ -138,8 +138,7 @@ int stream_read(struct stream *stream, enum stream_type *type,
     *bytes = GUINT64_FROM_BE(head.bytes);
     data = g_try_malloc(*bytes + 1);
     if (!data) {
-        return stream_fail(stream, error, "a section has an impossible "
-                                          "length");
+        return error_set_errno(error, ENOMEM, "a section of %zu bytes", *bytes);
     }
     rc = read_all(stream, sizeof(head), data, *bytes, error);
     if (rc < 0) {

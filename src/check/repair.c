@@ -197,9 +197,9 @@ static int fix_with_lock(struct repair *repair, struct store_lock *lock,
         return rc;
     }
     if (removals && wants(*look, FIX_REMOVE)) {
-        rc = driver->exclude_readers(lock);
+        rc = store_exclude_readers(lock, error);
         if (rc < 0) {
-            return error_set(error, -rc, "it is open for reading somewhere");
+            return rc;
         }
     }
     fix_all(repair, *look, removals);

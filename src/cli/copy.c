@@ -284,7 +284,7 @@ static bool slots_new(struct engine *engine)
         if (posix_memalign(&engine->slots[i].memory, 4096,
                            COPY_CHUNK_BYTES) != 0) {
             g_set_error(&engine->error, CLI_ERROR, CODE_FAILED,
-                        "not enough memory");
+                        "no buffers for the copy: %s", g_strerror(ENOMEM));
             return false;
         }
     }

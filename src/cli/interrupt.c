@@ -9,6 +9,8 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
 #include <unistd.h>
 
 static volatile sig_atomic_t signal_seen;
@@ -31,7 +33,9 @@ void interrupt_watch(void)
     struct sigaction action = {.sa_handler = on_signal};
 
     if (pipe2(pipe_fds, O_CLOEXEC | O_NONBLOCK) < 0) {
-        g_error("pipe2: %s", g_strerror(errno));
+        fprintf(stderr, "archipelago: no pipe for signals: %s\n",
+                g_strerror(errno));
+        exit(CODE_FAILED);
     }
     for (size_t i = 0; i < G_N_ELEMENTS(numbers); i++) {
         struct sigaction old;

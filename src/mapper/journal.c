@@ -100,7 +100,8 @@ static void record_seal(struct map *map, struct map_commit *commit,
             FORMAT_RECORD_ALIGN;
     g_assert(bytes <= FORMAT_RECORD_BYTES_MAX);
     if (posix_memalign(&memory, FORMAT_RECORD_ALIGN, bytes)) {
-        g_error("out of memory for a journal record");
+        commit->lacks_memory = true;
+        return;
     }
     memset(memory, 0, bytes);
     record = memory;
@@ -484,19 +485,20 @@ static int replay_records(struct replay *replay, GError **error)
 #endif
 
 /* Room for so many bytes more, aligned for the store. */
-static void replay_grow(struct replay *replay, size_t bytes)
+static int replay_grow(struct replay *replay, size_t bytes)
 {
     void *memory;
 
     if (posix_memalign(&memory, FORMAT_RECORD_ALIGN,
                        replay->size_bytes + bytes)) {
-        g_error("out of memory for a journal");
+        return -ENOMEM;
     }
     if (replay->size_bytes) {
         memcpy(memory, replay->bytes, replay->size_bytes);
     }
     free(replay->bytes);
     replay->bytes = memory;
+    return 0;
 }
 
 /* Read so many bytes more, all at once. */
@@ -508,9 +510,11 @@ static int journal_read_run(struct replay *replay,
     g_autofree struct store_request *requests =
         g_new0(struct store_request, count);
     g_autofree struct iovec *iov = g_new(struct iovec, count);
-    int rc;
+    int rc = replay_grow(replay, bytes);
 
-    replay_grow(replay, bytes);
+    if (rc < 0) {
+        return rc;
+    }
     for (unsigned i = 0; i < count; i++) {
         size_t at = replay->size_bytes + i * step;
 

@@ -267,6 +267,7 @@ struct map_commit {
     struct store_object journal;
     uint64_t offset_bytes;
     uint8_t *record;                /* NULL: nothing to write */
+    bool lacks_memory;              /* for a record: the commit must fail */
     size_t record_bytes;
     struct map_checkpoint *checkpoint;  /* or NULL */
 };

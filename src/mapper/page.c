@@ -48,13 +48,14 @@ uint64_t page_key_position(uint64_t key)
 struct page_data *page_data_new(void)
 {
     struct page_data *data = g_new0(struct page_data, 1);
-    void *bytes;
 
-    if (posix_memalign(&bytes, 4096, FORMAT_PAGE_BYTES)) {
+    /* Of fixed size, under a bound, and often there is no going on without:
+     * like GLib's, the memory is there or the process ends. */
+    data->bytes = aligned_alloc(4096, FORMAT_PAGE_BYTES);
+    if (!data->bytes) {
         g_error("out of memory for a map page");
     }
-    memset(bytes, 0, FORMAT_PAGE_BYTES);
-    data->bytes = bytes;
+    memset(data->bytes, 0, FORMAT_PAGE_BYTES);
     data->references = 1;
     return data;
 }

@@ -427,7 +427,8 @@ int dir_file_create(struct dir_store *dir, const struct store_object *name,
     if (fd < 0) {
         return fd;
     }
-    if (size_bytes > 0 && sys.ftruncate(fd, (off_t)size_bytes) < 0) {
+    if (size_bytes > 0 &&
+        TEMP_FAILURE_RETRY(sys.ftruncate(fd, (off_t)size_bytes)) < 0) {
         int result = -errno;
 
         sys.close(fd);

@@ -118,17 +118,21 @@ static int read_record(int fd, struct lock_record *record)
 
 static int write_slot(struct dir_lock *lock)
 {
+    off_t at = (off_t)sizeof(struct dir_lock_slot) * lock->next_slot;
     struct dir_lock_slot slot;
     struct iovec iov = {&slot, sizeof(slot)};
-    ssize_t put;
 
     encode(&lock->owner, &slot);
-    do {
-        put = sys.pwritev2(lock->fd, &iov, 1,
-                           (off_t)sizeof(slot) * lock->next_slot, 0);
-    } while (put < 0 && errno == EINTR);
-    if (put != sizeof(slot)) {
-        return put < 0 ? -errno : -ENOSPC;
+    while (iov.iov_len > 0) {
+        ssize_t put = sys.pwritev2(lock->fd, &iov, 1, at, 0);
+
+        if (put == 0 || (put < 0 && errno != EINTR)) {
+            return put < 0 ? -errno : -ENOSPC;
+        }
+        put = MAX(put, 0);
+        iov.iov_base = (char *)iov.iov_base + put;
+        iov.iov_len -= (size_t)put;
+        at += put;
     }
     lock->next_slot = !lock->next_slot;
     return TEMP_FAILURE_RETRY(sys.fdatasync(lock->fd)) < 0 ? -errno : 0;
@@ -174,19 +178,23 @@ static int open_lock_file(struct dir_store *dir, const char *path)
     return fd;
 }
 
-static bool is_still_there(struct dir_store *dir, int fd, const char *path)
+/* 1, 0 or -errno. */
+static int is_still_there(struct dir_store *dir, int fd, const char *path)
 {
     int now_fd = dir_open(dir, path, O_PATH);
     struct stat mine, now;
-    bool same;
+    int result;
 
     if (now_fd < 0) {
-        return false;
+        return now_fd == -ENOENT ? 0 : now_fd;
     }
-    same = sys.fstat(fd, &mine) == 0 && sys.fstat(now_fd, &now) == 0 &&
-           mine.st_ino == now.st_ino && mine.st_dev == now.st_dev;
+    if (sys.fstat(fd, &mine) < 0 || sys.fstat(now_fd, &now) < 0) {
+        result = -errno;
+    } else {
+        result = mine.st_ino == now.st_ino && mine.st_dev == now.st_dev;
+    }
     sys.close(now_fd);
-    return same;
+    return result;
 }
 
 /* dir_holder() takes the lock for a moment to see whether it is free: being
@@ -221,7 +229,10 @@ static int take_file(struct dir_store *dir, const char *path, int operation,
             return fd;
         }
         result = flock_patiently(fd, operation);
-        if (result == 0 && is_still_there(dir, fd, path)) {
+        if (result == 0) {
+            result = is_still_there(dir, fd, path);
+        }
+        if (result > 0) {
             return fd;
         }
         if (result == -EWOULDBLOCK && busy_fd) {
@@ -480,7 +491,8 @@ int dir_holder(struct store *store, const struct id128 *id,
         return 0;
     }
     result = fd < 0 ? fd : read_record(fd, &record);
-    if (result == 0 && sys.flock(fd, LOCK_SH | LOCK_NB) < 0) {
+    if (result == 0 &&
+        TEMP_FAILURE_RETRY(sys.flock(fd, LOCK_SH | LOCK_NB)) < 0) {
         *held = errno == EWOULDBLOCK;
         result = *held ? read_record(fd, &record) : -errno;
     }

@@ -125,8 +125,8 @@ static int transfer_buffered(struct dir_file *file,
     int fd;
 
     snprintf(path, sizeof(path), "/proc/self/fd/%d", file->fd);
-    fd = sys.openat(AT_FDCWD, path,
-                    (file->read_only ? O_RDONLY : O_RDWR) | O_CLOEXEC, 0);
+    fd = TEMP_FAILURE_RETRY(sys.openat(
+        AT_FDCWD, path, (file->read_only ? O_RDONLY : O_RDWR) | O_CLOEXEC, 0));
     if (fd < 0) {
         return -errno;
     }

@@ -75,8 +75,8 @@ static int open_walking(int root_fd, const char *path, int flags, mode_t mode)
         g_assert(slash - path < DIR_PATH_BYTES);
         memcpy(part, path, slash - path);
         part[slash - path] = '\0';
-        fd = sys.openat(folder_fd, part,
-                        O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC, 0);
+        fd = TEMP_FAILURE_RETRY(sys.openat(
+            folder_fd, part, O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC, 0));
         if (fd < 0) {
             fd = -errno;
         }
@@ -89,7 +89,8 @@ static int open_walking(int root_fd, const char *path, int flags, mode_t mode)
         folder_fd = fd;
         path = slash + 1;
     }
-    fd = sys.openat(folder_fd, path, flags | O_NOFOLLOW | O_CLOEXEC, mode);
+    fd = TEMP_FAILURE_RETRY(
+        sys.openat(folder_fd, path, flags | O_NOFOLLOW | O_CLOEXEC, mode));
     if (fd < 0) {
         fd = -errno;
     }

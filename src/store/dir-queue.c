@@ -284,7 +284,7 @@ static void reap_slowly(struct dir_queue *queue)
         for (int i = 0; i < count; i++) {
             aio_done(queue, &events[i]);
         }
-    } while (count == G_N_ELEMENTS(events));
+    } while (count == G_N_ELEMENTS(events) || count == -EINTR);
 }
 
 static void reap(struct dir_queue *queue)

@@ -184,12 +184,14 @@ static int write_temporary(int folder_fd, char name[64], const void *value,
     int fd, result;
 
     snprintf(name, 64, DIR_TEMPORARY "%s", id128_text(&random, text));
-    fd = sys.openat(folder_fd, name,
-                    O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0666);
+    fd = TEMP_FAILURE_RETRY(
+        sys.openat(folder_fd, name,
+                   O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0666));
     if (fd < 0) {
         return -errno;
     }
-    result = sys.flock(fd, LOCK_EX | LOCK_NB) < 0 ? -errno : 0;
+    result =
+        TEMP_FAILURE_RETRY(sys.flock(fd, LOCK_EX | LOCK_NB)) < 0 ? -errno : 0;
     if (result == 0) {
         result = write_all(fd, value, bytes);
     }
@@ -328,13 +330,13 @@ int dir_drop(struct store *store, const struct store_record *record,
 
 static void clean_temporary(int folder_fd, const char *name)
 {
-    int fd = sys.openat(folder_fd, name,
-                        O_RDWR | O_NOFOLLOW | O_CLOEXEC | O_NONBLOCK, 0);
+    int fd = TEMP_FAILURE_RETRY(sys.openat(
+        folder_fd, name, O_RDWR | O_NOFOLLOW | O_CLOEXEC | O_NONBLOCK, 0));
 
     if (fd < 0) {
         return;
     }
-    if (sys.flock(fd, LOCK_EX | LOCK_NB) == 0) {
+    if (TEMP_FAILURE_RETRY(sys.flock(fd, LOCK_EX | LOCK_NB)) == 0) {
         sys.unlinkat(folder_fd, name, 0);
     }
     sys.close(fd);

@@ -18,8 +18,8 @@ int dir_walk(int at_fd, const char *name,
              int (*each)(int folder_fd, const char *entry, void *opaque),
              void *opaque)
 {
-    int fd = sys.openat(at_fd, name,
-                        O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC, 0);
+    int fd = TEMP_FAILURE_RETRY(sys.openat(
+        at_fd, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC, 0));
     struct dirent *entry;
     int result = 0;
     DIR *folder;

@@ -29,12 +29,16 @@ void dir_look(struct store *store, bool only)
     dir_cache_age(dir);
 }
 
-static bool is_sort(int folder_fd, const char *name, mode_t sort)
+/* S_IFREG and the like; 0: it went meanwhile; or -errno.  What can't be told
+ * must not be taken for a stray, which is set aside. */
+static int sort_of(int folder_fd, const char *name)
 {
     struct stat status;
 
-    return sys.fstatat(folder_fd, name, &status, AT_SYMLINK_NOFOLLOW) == 0 &&
-           (status.st_mode & S_IFMT) == sort;
+    if (sys.fstatat(folder_fd, name, &status, AT_SYMLINK_NOFOLLOW) < 0) {
+        return errno == ENOENT ? 0 : -errno;
+    }
+    return (int)(status.st_mode & S_IFMT);
 }
 
 /* "XX": the first two digits of an id. */
@@ -56,10 +60,14 @@ static int list_id(int folder_fd, const char *name, void *opaque)
 {
     struct ids *ids = opaque;
     struct id128 id;
+    int sort;
 
-    if (!id128_parse(name, &id) || strncmp(name, ids->part, 2) != 0 ||
-        !is_sort(folder_fd, name, S_IFDIR)) {
+    if (!id128_parse(name, &id) || strncmp(name, ids->part, 2) != 0) {
         return 0;
+    }
+    sort = sort_of(folder_fd, name);
+    if (sort != S_IFDIR) {
+        return MIN(sort, 0);
     }
     ids->answer = ids->each(&id, ids->opaque);
     return ids->answer;
@@ -68,9 +76,10 @@ static int list_id(int folder_fd, const char *name, void *opaque)
 static int list_part(int folder_fd, const char *name, void *opaque)
 {
     struct ids *ids = opaque;
+    int sort = is_part(name) ? sort_of(folder_fd, name) : 0;
 
-    if (!is_part(name) || !is_sort(folder_fd, name, S_IFDIR)) {
-        return 0;
+    if (sort != S_IFDIR) {
+        return MIN(sort, 0);
     }
     g_strlcpy(ids->part, name, sizeof(ids->part));
     return dir_walk(folder_fd, name, list_id, ids);
@@ -148,9 +157,10 @@ static int list_size_fan(int folder_fd, const char *name, void *opaque)
 {
     struct sizes *sizes = opaque;
     uint64_t fan;
+    int sort = dir_parse_number(name, &fan) ? sort_of(folder_fd, name) : 0;
 
-    if (!dir_parse_number(name, &fan) || !is_sort(folder_fd, name, S_IFDIR)) {
-        return 0;
+    if (sort != S_IFDIR) {
+        return MIN(sort, 0);
     }
     sizes->fan = name;
     return dir_walk(folder_fd, name, list_size_numbered, sizes);
@@ -211,14 +221,14 @@ struct strays {
 /* Nobody has it locked: the process that wrote it is dead. */
 static bool is_abandoned(int folder_fd, const char *name)
 {
-    int fd = sys.openat(folder_fd, name,
-                        O_RDONLY | O_NOFOLLOW | O_CLOEXEC | O_NONBLOCK, 0);
+    int fd = TEMP_FAILURE_RETRY(sys.openat(
+        folder_fd, name, O_RDONLY | O_NOFOLLOW | O_CLOEXEC | O_NONBLOCK, 0));
     bool abandoned;
 
     if (fd < 0) {
         return false;
     }
-    abandoned = sys.flock(fd, LOCK_SH | LOCK_NB) == 0;
+    abandoned = TEMP_FAILURE_RETRY(sys.flock(fd, LOCK_SH | LOCK_NB)) == 0;
     sys.close(fd);
     return abandoned;
 }
@@ -333,26 +343,24 @@ static int list_stray(int folder_fd, const char *name, void *opaque)
     struct strays *strays = opaque;
     enum place place = place_of(strays, name);
     gsize length = strays->path->len;
-    int result;
+    int result, sort;
 
     if (place == PLACE_IGNORED) {
         return 0;
     }
-    if (g_str_has_prefix(name, DIR_TEMPORARY) &&
-        is_sort(folder_fd, name, S_IFREG)) {
+    sort = sort_of(folder_fd, name);
+    if (sort <= 0) {
+        return sort;
+    }
+    if (g_str_has_prefix(name, DIR_TEMPORARY) && sort == S_IFREG) {
         return is_abandoned(folder_fd, name) ? report_stray(strays, name, true)
                                              : 0;
     }
-    if (place == PLACE_FILE && is_sort(folder_fd, name, S_IFREG)) {
+    if (place == PLACE_FILE && sort == S_IFREG) {
         return 0;
     }
-    if (place != PLACE_FOLDER || !is_sort(folder_fd, name, S_IFDIR)) {
-        struct stat status;
-
-        /* Perhaps it went meanwhile. */
-        return sys.fstatat(folder_fd, name, &status, AT_SYMLINK_NOFOLLOW) < 0
-                   ? 0
-                   : report_stray(strays, name, false);
+    if (place != PLACE_FOLDER || sort != S_IFDIR) {
+        return report_stray(strays, name, false);
     }
     g_string_append_printf(strays->path, "%s%s", length ? "/" : "", name);
     strays->depth++;
@@ -391,7 +399,8 @@ int dir_trim(struct store *store, const struct store_object *object,
     if (fd < 0) {
         result = fd;
     } else {
-        if (sys.ftruncate(fd, (off_t)size_bytes) < 0 || sys.fsync(fd) < 0) {
+        if (TEMP_FAILURE_RETRY(sys.ftruncate(fd, (off_t)size_bytes)) < 0 ||
+            TEMP_FAILURE_RETRY(sys.fsync(fd)) < 0) {
             result = -errno;
         }
         sys.close(fd);
@@ -453,7 +462,7 @@ static int open_aside(struct dir_store *dir, bool create)
             errno != EEXIST) {
             return -errno;
         }
-        if (sys.fsync(dir->root_fd) < 0) {
+        if (TEMP_FAILURE_RETRY(sys.fsync(dir->root_fd)) < 0) {
             return -errno;
         }
         fd = dir_open(dir, DIR_ASIDE, O_RDONLY | O_DIRECTORY);
@@ -492,7 +501,8 @@ static int move_aside(int folder_fd, const char *leaf, int aside_fd,
         g_free(free_name);
         free_name = g_strdup_printf("%s.%u", name, copy);
     }
-    if (result == 0 && (sys.fsync(aside_fd) < 0 || sys.fsync(folder_fd) < 0)) {
+    if (result == 0 && (TEMP_FAILURE_RETRY(sys.fsync(aside_fd)) < 0 ||
+                        TEMP_FAILURE_RETRY(sys.fsync(folder_fd)) < 0)) {
         result = -errno;
     }
     return result == -ENOENT ? 0 : result;
@@ -561,7 +571,8 @@ static int move_back(struct dir_store *dir, int aside_fd, const char *name,
                            RENAME_NOREPLACE) < 0
                  ? -errno
                  : 0;
-    if (result == 0 && (sys.fsync(folder_fd) < 0 || sys.fsync(aside_fd) < 0)) {
+    if (result == 0 && (TEMP_FAILURE_RETRY(sys.fsync(folder_fd)) < 0 ||
+                        TEMP_FAILURE_RETRY(sys.fsync(aside_fd)) < 0)) {
         result = -errno;
     }
     sys.close(folder_fd);

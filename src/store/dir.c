@@ -17,7 +17,6 @@
 #include "store/dir-format.h"
 #include "store/location.h"
 
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -89,29 +88,19 @@ static int read_format(struct dir_store *dir, const char *path, GError **error)
     return check_format(path, value, error);
 }
 
+static int find_other(int folder_fd, const char *entry, void *allowed)
+{
+    return !g_str_has_prefix(entry, DIR_TEMPORARY) &&
+           !g_strv_contains(allowed, entry);
+}
+
 /* 1: nothing in there but what `allowed` names. */
 static int has_only(struct dir_store *dir, const char *path,
                     const char *const *allowed)
 {
-    int fd = dir_open(dir, path, O_RDONLY | O_DIRECTORY);
-    DIR *folder = fd < 0 ? NULL : fdopendir(fd);
-    struct dirent *entry;
-    int only = 1;
+    int found = dir_walk(dir->root_fd, path, find_other, (void *)allowed);
 
-    if (!folder) {
-        if (fd >= 0) {
-            sys.close(fd);
-        }
-        return fd == -ENOENT ? 1 : fd < 0 ? fd : -EIO;
-    }
-    while (only && (entry = readdir(folder))) {
-        only = g_str_has_prefix(entry->d_name, DIR_TEMPORARY) ||
-               strcmp(entry->d_name, ".") == 0 ||
-               strcmp(entry->d_name, "..") == 0 ||
-               g_strv_contains(allowed, entry->d_name);
-    }
-    closedir(folder);
-    return only;
+    return found < 0 ? found : !found;
 }
 
 /* Empty, as mkfs leaves it, or as a creation that a crash ended. */
@@ -265,7 +254,8 @@ static bool find_alignment(int fd, struct alignment *alignment)
 static int open_trial(struct dir_store *dir)
 {
     int flags = O_RDWR | O_DIRECT | O_CLOEXEC;
-    int fd = sys.openat(dir->root_fd, ".", flags | O_TMPFILE, 0600);
+    int fd = TEMP_FAILURE_RETRY(
+        sys.openat(dir->root_fd, ".", flags | O_TMPFILE, 0600));
     struct id128 random = id128_random();
     char name[64], text[ID128_TEXT_BYTES];
 
@@ -274,7 +264,8 @@ static int open_trial(struct dir_store *dir)
     }
     snprintf(name, sizeof(name), DIR_TEMPORARY "%s",
              id128_text(&random, text));
-    fd = sys.openat(dir->root_fd, name, flags | O_CREAT | O_EXCL, 0600);
+    fd = TEMP_FAILURE_RETRY(
+        sys.openat(dir->root_fd, name, flags | O_CREAT | O_EXCL, 0600));
     if (fd >= 0) {
         sys.unlinkat(dir->root_fd, name, 0);
     }
@@ -338,8 +329,8 @@ static uint64_t default_fds(void)
 
 static int open_root(struct dir_store *dir, const char *path, GError **error)
 {
-    dir->root_fd = sys.openat(AT_FDCWD, path,
-                              O_RDONLY | O_DIRECTORY | O_CLOEXEC, 0);
+    dir->root_fd = TEMP_FAILURE_RETRY(
+        sys.openat(AT_FDCWD, path, O_RDONLY | O_DIRECTORY | O_CLOEXEC, 0));
     if (dir->root_fd >= 0) {
         return 0;
     }

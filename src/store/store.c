@@ -186,3 +186,15 @@ int store_run(struct store_queue *queue, struct store_request *request)
 {
     return store_run_all(queue, request, 1);
 }
+
+int store_exclude_readers(struct store_lock *lock, GError **error)
+{
+    int result = lock->store->driver->exclude_readers(lock);
+
+    if (result == -EBUSY) {
+        return error_set(error, EBUSY, "it is open for reading somewhere");
+    }
+    return result < 0
+               ? error_set_errno(error, -result, "cannot keep readers out")
+               : 0;
+}

@@ -236,7 +236,8 @@ struct store_driver {
     int (*holder)(struct store *store, const struct id128 *id,
                   struct store_owner *holder, bool *held, GError **error);
     /* With the WRITE lock: keep readers out while things that they may use are
-     * removed.  -EBUSY: there are readers; don't remove now. */
+     * removed.  -EBUSY: there are readers; don't remove now.
+     * store_exclude_readers() says what it was. */
     int (*exclude_readers)(struct store_lock *lock);
     void (*admit_readers)(struct store_lock *lock);
 
@@ -327,6 +328,8 @@ int store_run(struct store_queue *queue, struct store_request *request);
 /* The same for several at once; the first failure, after all of them ended. */
 int store_run_all(struct store_queue *queue, struct store_request *requests,
                   unsigned count);
+/* exclude_readers(), with a text for people when it fails. */
+int store_exclude_readers(struct store_lock *lock, GError **error);
 
 /* "block 12 of layer 3f..", for messages; the caller frees. */
 char *store_object_text(const struct store_object *object);

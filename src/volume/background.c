@@ -203,8 +203,12 @@ void background_kick(archip_volume *volume)
     }
     if (queue_new(volume, ARCHIP_QUEUE_MAY_BLOCK, &queue, NULL) == 0) {
         background->running = true;
-        background->thread = g_thread_new("archip-background", background_main,
-                                          queue);
+        background->thread =
+            g_thread_try_new("archip-background", background_main, queue, NULL);
+        if (!background->thread) {
+            background->running = false; /* tried again at the next kick */
+            queue_free(queue);
+        }
     }
 }
 

@@ -149,8 +149,11 @@ static const char *copy_find_fault(const archip_volume *volume,
 
 void copy_start(struct request *request)
 {
+    size_t bytes = MIN(CHUNK_BYTES, request->user.length_bytes);
+    g_autoptr(GError) error = NULL;
     struct copy *copy;
     const char *fault;
+    void *memory;
     int rc;
 
     fault = copy_find_fault(request->volume, &request->user, &rc);
@@ -161,9 +164,15 @@ void copy_start(struct request *request)
         request_finish(request);
         return;
     }
+    memory = buffer_alloc(bytes);
+    if (!memory) {
+        rc = buffer_fail(bytes, &error);
+        request_fail(request, rc, g_strdup(error->message));
+        request_finish(request);
+        return;
+    }
     copy = g_new0(struct copy, 1);
     copy->parent = request;
-    copy->memory = buffer_alloc(MIN(CHUNK_BYTES,
-                                    request->user.length_bytes));
+    copy->memory = memory;
     copy_ask(copy);
 }

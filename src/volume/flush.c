@@ -345,6 +345,11 @@ static void flush_begin(archip_volume *volume, archip_queue *queue)
     drops_capture(volume);
     objects_mend(volume);
     flush_capture_objects(volume);
+    if (flush->commit.lacks_memory) {
+        flush_fail(
+            flush, -ENOMEM,
+            g_strdup_printf("can't write the journal: %s", g_strerror(ENOMEM)));
+    }
     count = flush->outstanding = flush->objects->len;
     g_mutex_unlock(&map->lock);
     if (!count) {

@@ -402,9 +402,8 @@ static int volume_remove(archip_store *store, const char *name, GError **error)
     if (rc < 0) {
         return rc;
     }
-    if (store->store->driver->exclude_readers(intent.lock) < 0) {
-        rc = error_set(error, EBUSY, "it is open for reading somewhere");
-    } else {
+    rc = store_exclude_readers(intent.lock, error);
+    if (rc == 0) {
         rc = remove_named(store, name, &id, &layer, error);
     }
     if (rc < 0) {

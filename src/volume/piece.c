@@ -24,10 +24,12 @@ void *buffer_alloc(size_t bytes)
 {
     void *memory;
 
-    if (posix_memalign(&memory, BUFFER_ALIGN, bytes)) {
-        g_error("out of memory for a buffer of %zu bytes", bytes);
-    }
-    return memory;
+    return posix_memalign(&memory, BUFFER_ALIGN, bytes) ? NULL : memory;
+}
+
+int buffer_fail(size_t bytes, GError **error)
+{
+    return error_set_errno(error, ENOMEM, "no buffer of %zu bytes", bytes);
 }
 
 /* --- Objects' records ------------------------------------------------------------- */
@@ -156,13 +158,20 @@ void object_forget_data(archip_volume *volume, struct object *object)
 void object_written(archip_volume *volume, struct object *object,
                     uint32_t start, uint32_t end)
 {
-    uint32_t block = volume->map->header.block_bytes;
+    const struct map_header *header = &volume->map->header;
+    uint32_t block = header->block_bytes;
+    unsigned last = (end + block - 1) / block;
 
-    for (unsigned i = start / block; i < (end + block - 1) / block; i++) {
+    for (unsigned i = start / block; i < last; i++) {
         map_bit_set(&object->fresh, i);
     }
     if (object->lost) {
-        object_regain(object, (start + block - 1) / block, end / block);
+        /* More of its last block than the volume has nobody can write. */
+        bool whole =
+            end % block == 0 ||
+            object->index * header->object_bytes + end >= header->size_bytes;
+
+        object_regain(object, (start + block - 1) / block, last - !whole);
     }
     if (!object->is_unsynced) {
         object->is_unsynced = true;
@@ -534,10 +543,14 @@ bool io_map_user(struct io *io, const struct piece *piece)
     return true;
 }
 
-void io_set_bounce(struct io *io)
+int io_set_bounce(struct io *io, GError **error)
 {
     io->bounce = buffer_alloc(io->request.length_bytes);
+    if (!io->bounce) {
+        return buffer_fail(io->request.length_bytes, error);
+    }
     io->iov[0] = (struct iovec){ io->bounce, io->request.length_bytes };
     io->request.iov = io->iov;
     io->request.iov_count = 1;
+    return 0;
 }

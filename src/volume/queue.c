@@ -18,6 +18,9 @@
 #include <sys/eventfd.h>
 #include <unistd.h>
 
+/* How long to wait where not all can be watched that may end the wait. */
+#define BLIND_WAIT_MS 5
+
 static void event_raise(archip_queue *queue)
 {
     uint64_t one = 1;
@@ -94,16 +97,20 @@ static void queue_announce(archip_queue *queue)
 /* --- Opening and closing -------------------------------------------------------- */
 
 /* Only from when on somebody may poll: a store needn't announce what is fetched
- * at once anyhow. */
-static void queue_watch_store(archip_queue *queue)
+ * at once anyhow.  0 or -errno: the kernel limits what may be watched. */
+static int queue_watch_store(archip_queue *queue)
 {
     struct epoll_event event = { .events = EPOLLIN };
 
-    if (!queue->watches_store) {
-        queue->watches_store = true;
-        g_assert(epoll_ctl(queue->epoll_fd, EPOLL_CTL_ADD,
-                           store_queue_fd(queue->store_queue), &event) == 0);
+    if (queue->watches_store) {
+        return 0;
     }
+    if (epoll_ctl(queue->epoll_fd, EPOLL_CTL_ADD,
+                  store_queue_fd(queue->store_queue), &event) < 0) {
+        return -errno;
+    }
+    queue->watches_store = true;
+    return 0;
 }
 
 static int queue_open_fds(archip_queue *queue, GError **error)
@@ -139,12 +146,15 @@ int queue_new(archip_volume *volume, unsigned flags, archip_queue **queue,
     if (rc == 0) {
         rc = queue_open_fds(new_queue, error);
     }
+    if (rc == 0 && !(flags & ARCHIP_QUEUE_MAY_BLOCK)) {
+        rc = queue_watch_store(new_queue);
+        if (rc < 0) {
+            error_set_errno(error, -rc, "can't open a queue");
+        }
+    }
     if (rc < 0) {
         queue_free(new_queue);
         return rc;
-    }
-    if (!(flags & ARCHIP_QUEUE_MAY_BLOCK)) {
-        queue_watch_store(new_queue);
     }
     *queue = new_queue;
     return 0;
@@ -215,8 +225,11 @@ void archip_queue_close(archip_queue *queue)
 
 int archip_queue_fd(archip_queue *queue)
 {
-    queue_watch_store(queue);
-    return queue->epoll_fd;
+    int rc = queue_watch_store(queue);
+
+    return rc < 0 ? api_fail_text(-rc, "volume '%s': can't watch a queue: %s",
+                                  queue->volume->name, g_strerror(-rc))
+                  : queue->epoll_fd;
 }
 
 /* --- Turning ------------------------------------------------------------------------ */
@@ -256,14 +269,17 @@ static void queue_wait(archip_queue *queue, int timeout_ms)
 {
     g_autoptr(GPtrArray) siblings = queue_siblings(queue);
     g_autofree struct pollfd *fds = g_new(struct pollfd, siblings->len + 1);
+    bool blind = queue_watch_store(queue) < 0;
 
-    queue_watch_store(queue);
     fds[siblings->len] = (struct pollfd){ queue->epoll_fd, POLLIN, 0 };
     for (guint i = 0; i < siblings->len; i++) {
         archip_queue *other = g_ptr_array_index(siblings, i);
 
-        queue_watch_store(other);
+        blind |= queue_watch_store(other) < 0;
         fds[i] = (struct pollfd){ other->epoll_fd, POLLIN, 0 };
+    }
+    if (blind && (timeout_ms < 0 || timeout_ms > BLIND_WAIT_MS)) {
+        timeout_ms = BLIND_WAIT_MS;
     }
     poll(fds, siblings->len + 1, timeout_ms);
     for (guint i = 0; i < siblings->len; i++) {

@@ -27,8 +27,8 @@ static void read_done(struct piece *piece)
 }
 
 /* Read [start, end) straight into the caller's memory, or wider into ours. */
-static void read_add_run(struct piece *piece, const struct id128 *layer,
-                         uint32_t start, uint32_t end)
+static int read_add_run(struct piece *piece, const struct id128 *layer,
+                        uint32_t start, uint32_t end, GError **error)
 {
     const struct store *store = piece->volume->store->store;
     uint32_t mask = store->alignment_bytes - 1;
@@ -37,25 +37,26 @@ static void read_add_run(struct piece *piece, const struct id128 *layer,
     if (io_is_aligned(store, start, end)) {
         io = piece_add_io(piece, STORE_READ, layer, start, end);
         if (io_map_user(io, piece)) {
-            return;
+            return 0;
         }
     } else {
         io = piece_add_io(piece, STORE_READ, layer, start & ~mask,
                           (end + mask) & ~mask);
     }
-    io_set_bounce(io);
     io->copy_start = start;
     io->copy_end = end;
+    return io_set_bounce(io, error);
 }
 
 /* Runs of blocks that lie in the same object. */
-static void read_add_runs(struct piece *piece, const struct id128 *layer,
-                          const struct id128 *base)
+static int read_add_runs(struct piece *piece, const struct id128 *layer,
+                         const struct id128 *base, GError **error)
 {
     uint32_t block = piece->volume->map->header.block_bytes;
     uint32_t start = piece->start;
+    int rc = 0;
 
-    while (start < piece->end) {
+    while (rc == 0 && start < piece->end) {
         bool present = map_bit(&piece->bits, start / block);
         uint32_t end = start;
 
@@ -64,9 +65,10 @@ static void read_add_runs(struct piece *piece, const struct id128 *layer,
         } while (end < piece->end &&
                  map_bit(&piece->bits, end / block) == present);
         end = MIN(end, piece->end);
-        read_add_run(piece, present ? layer : base, start, end);
+        rc = read_add_run(piece, present ? layer : base, start, end, error);
         start = end;
     }
+    return rc;
 }
 
 enum piece_state read_prepare(struct piece *piece)
@@ -95,10 +97,11 @@ enum piece_state read_prepare(struct piece *piece)
     if (!piece_admit(piece, piece->start, piece->end, false)) {
         return PIECE_WAIT;
     }
-    if (piece->entry.base) {
-        read_add_runs(piece, &layer, &base);
-    } else {
-        read_add_run(piece, &layer, piece->start, piece->end);
+    rc = piece->entry.base
+             ? read_add_runs(piece, &layer, &base, &error)
+             : read_add_run(piece, &layer, piece->start, piece->end, &error);
+    if (rc < 0) {
+        return piece_fail(piece, rc, error);
     }
     piece->step = read_done;
     return PIECE_GO;

@@ -83,9 +83,10 @@ struct request *request_new(archip_queue *queue, archip_volume *volume,
         size_t count = (size_t)user->iov_count;
 
         if (count > G_N_ELEMENTS(request->iov_inline)) {
-            iov = g_new(struct iovec, count);
+            iov = g_try_new(struct iovec, count);
+            request->lacks_memory = !iov;
         }
-        if (count) {
+        if (count && iov) {
             memcpy(iov, user->iov, count * sizeof(*iov));
         }
         request->user.iov = iov;
@@ -336,6 +337,10 @@ static int request_check_state(struct request *request, GError **error)
 {
     archip_volume *volume = request->volume;
 
+    if (request->lacks_memory) {
+        return buffer_fail(
+            (size_t)request->user.iov_count * sizeof(struct iovec), error);
+    }
     if (!g_atomic_int_get(&volume->active)) {
         return error_set(error, EPERM, "it isn't active: its lock was handed "
                                        "over; activate it first");

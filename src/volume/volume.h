@@ -117,6 +117,7 @@ struct request {
     bool advancing;
     bool beyond_end;            /* internal: the volume's end is no bound */
     bool needs_flush;           /* FUA that the store couldn't do alone */
+    bool lacks_memory;          /* for its iovecs: it fails when started */
     struct iovec iov_inline[4];
 };
 
@@ -233,11 +234,14 @@ void piece_free_ios(struct piece *piece);
 /* Done: free it and tell the request. */
 void piece_finish(struct piece *piece);
 
-void *buffer_alloc(size_t bytes);       /* aligned for any store; free() */
+/* Aligned for any store; free().  NULL: there is no memory, of which
+ * buffer_fail() tells. */
+void *buffer_alloc(size_t bytes);
+int buffer_fail(size_t bytes, GError **error);
 bool io_is_aligned(const struct store *store, uint32_t start, uint32_t end);
 /* Point the io at the caller's buffer; false if its memory isn't aligned. */
 bool io_map_user(struct io *io, const struct piece *piece);
-void io_set_bounce(struct io *io);
+int io_set_bounce(struct io *io, GError **error);
 /* Copy between the request's iovecs, from `offset`, and `memory`. */
 void user_copy_out(const struct request *request, uint64_t offset,
                    const void *memory, size_t bytes);

@@ -165,6 +165,9 @@ static int fill_add_copies(struct piece *piece, struct map_page **wanted,
         int rc;
 
         copy->memory = buffer_alloc(copy->end - copy->start);
+        if (!copy->memory) {
+            return buffer_fail(copy->end - copy->start, error);
+        }
         rc = fill_add_read(piece, copy->layer, copy->start, copy->end,
                            copy->memory, wanted, error);
         if (rc < 0) {
@@ -374,6 +377,7 @@ static unsigned write_flags(const struct piece *piece)
 /* Data: from our buffer, or straight from the caller's. */
 static void write_data(struct piece *piece)
 {
+    GError *error = NULL;
     struct io *io;
 
     piece_free_ios(piece);
@@ -382,7 +386,14 @@ static void write_data(struct piece *piece)
                       piece->write_start, piece->write_end);
     io->request.flags = write_flags(piece);
     if (!piece->buffer && !io_map_user(io, piece)) {
-        io_set_bounce(io);
+        int rc = io_set_bounce(io, &error);
+
+        if (rc < 0) {
+            piece_free_ios(piece);
+            piece_fail(piece, rc, error);
+            write_done(piece);
+            return;
+        }
         user_copy_in(piece->request, piece->buffer_offset, io->bounce,
                      piece->end - piece->start);
     } else if (piece->buffer) {
@@ -598,6 +609,9 @@ static int write_plan(struct piece *piece, struct map_page **wanted,
         size_t bytes = piece->write_end - piece->write_start;
 
         piece->buffer = buffer_alloc(bytes);
+        if (!piece->buffer) {
+            return buffer_fail(bytes, error);
+        }
         memset(piece->buffer, 0, bytes);
         if (write_is_widened(piece)) {
             rc = fill_add_edges(piece, wanted, error);

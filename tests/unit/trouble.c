@@ -182,6 +182,27 @@ static void test_sync_fails_beside_write(const void *kind)
     rig_end(&rig);
 }
 
+/* A volume may end within a block: who writes up to there has written all of
+ * it. */
+static void test_sync_fails_at_end(const void *kind)
+{
+    struct rig rig;
+
+    rig_begin(&rig, kind);
+    assert_ok(
+        archip_volume_resize(rig.volume, SIZE - 3 * 512, ARCHIP_RESIZE_SHRINK));
+    fixture_fill(rig.queue, SIZE - BLOCK, BLOCK - 3 * 512, 2);
+    arm(&rig, (struct fault_rule){
+                  .op = FAULT_SYNC, .nth = 1, .times = 1, .errno_value = EIO});
+    assert_fails(archip_flush(rig.queue), EIO, "");
+    fixture_fill(rig.queue, SIZE - BLOCK, BLOCK - 4 * 512, 3);
+    assert_fails(archip_flush(rig.queue), EIO, "earlier");
+    fixture_fill(rig.queue, SIZE - BLOCK, BLOCK - 3 * 512, 3);
+    assert_ok(archip_flush(rig.queue));
+    rig_close(&rig);
+    rig_end(&rig);
+}
+
 /* Nothing of a discarded object is missed. */
 static void test_sync_fails_beside_discard(const void *kind)
 {
@@ -288,8 +309,45 @@ static void arm_nth(struct rig *rig, unsigned nth)
                                  .errno_value = EIO});
 }
 
+/* A volume that comes to be written, with a shrink to be finished on the way. */
+struct change {
+    unsigned flags;             /* it is opened with */
+    int (*run)(archip_volume *volume);
+    void (*failed)(struct rig *rig);
+};
+
 /* Activating that failed leaves nothing behind. */
-static bool activate_once(const char *kind, unsigned nth)
+static void activate_failed(struct rig *rig)
+{
+    g_assert_null(rig->volume->map);
+    g_assert_cmpuint(rig->volume->lost_count, ==, 0);
+    g_assert_cmpuint(g_hash_table_size(rig->volume->drops), ==, 0);
+    g_assert_null(rig->volume->background.thread);
+}
+
+static const struct change activate = {
+    ARCHIP_OPEN_WRITE | ARCHIP_OPEN_NO_LOCK, archip_volume_activate,
+    activate_failed};
+
+static int reopen_to_write(archip_volume *volume)
+{
+    return archip_volume_reopen(volume, ARCHIP_OPEN_WRITE);
+}
+
+/* Reopening that failed changed nothing. */
+static void reopen_failed(struct rig *rig)
+{
+    uint8_t bytes[BLOCK] = {0};
+
+    assert_fails(archip_write(rig->queue, bytes, BLOCK, 0, 0), EROFS, "");
+    fixture_expect(rig->queue, 0, OBJECT, 1);
+}
+
+static const struct change reopen = {0, reopen_to_write, reopen_failed};
+
+/* Returns whether a fault fired. */
+static bool change_once(const char *kind, const struct change *change,
+                        unsigned nth)
 {
     struct rig rig;
     bool fired;
@@ -297,68 +355,39 @@ static bool activate_once(const char *kind, unsigned nth)
 
     rig_begin(&rig, kind);
     leave_shrink(&rig);
-    rig_open(&rig, ARCHIP_OPEN_WRITE | ARCHIP_OPEN_NO_LOCK);
+    rig_open(&rig, change->flags);
     arm_nth(&rig, nth);
-    rc = archip_volume_activate(rig.volume);
+    rc = change->run(rig.volume);
     fired = fault_fired(rig.fault) > 0;
     fault_reset(rig.fault);
     if (rc < 0) {
-        g_assert_null(rig.volume->map);
-        g_assert_cmpuint(rig.volume->lost_count, ==, 0);
-        g_assert_cmpuint(g_hash_table_size(rig.volume->drops), ==, 0);
-        g_assert_null(rig.volume->background.thread);
+        change->failed(&rig);
+        assert_ok(change->run(rig.volume));
     }
-    assert_ok(archip_volume_activate(rig.volume));
     expect_shrunk(&rig);
     rig_close(&rig);
     rig_end(&rig);
     return fired;
+}
+
+static void change_loop(const char *kind, const struct change *change)
+{
+    unsigned nth = 1;
+
+    while (change_once(kind, change, nth)) {
+        nth++;
+    }
+    g_assert_cmpuint(nth, >, 10);
 }
 
 static void test_activate_fails(const void *kind)
 {
-    unsigned nth = 1;
-
-    while (activate_once(kind, nth)) {
-        nth++;
-    }
-    g_assert_cmpuint(nth, >, 10);
-}
-
-/* Reopening that failed changed nothing. */
-static bool reopen_once(const char *kind, unsigned nth)
-{
-    uint8_t bytes[BLOCK] = {0};
-    struct rig rig;
-    bool fired;
-    int rc;
-
-    rig_begin(&rig, kind);
-    leave_shrink(&rig);
-    rig_open(&rig, 0);
-    arm_nth(&rig, nth);
-    rc = archip_volume_reopen(rig.volume, ARCHIP_OPEN_WRITE);
-    fired = fault_fired(rig.fault) > 0;
-    fault_reset(rig.fault);
-    if (rc < 0) {
-        assert_fails(archip_write(rig.queue, bytes, BLOCK, 0, 0), EROFS, "");
-        fixture_expect(rig.queue, 0, OBJECT, 1);
-        assert_ok(archip_volume_reopen(rig.volume, ARCHIP_OPEN_WRITE));
-    }
-    expect_shrunk(&rig);
-    rig_close(&rig);
-    rig_end(&rig);
-    return fired;
+    change_loop(kind, &activate);
 }
 
 static void test_reopen_fails(const void *kind)
 {
-    unsigned nth = 1;
-
-    while (reopen_once(kind, nth)) {
-        nth++;
-    }
-    g_assert_cmpuint(nth, >, 10);
+    change_loop(kind, &reopen);
 }
 
 /* Who may not write a volume doesn't. */
@@ -465,6 +494,7 @@ int main(int argc, char **argv)
     fixture_add("/trouble/fua-fails", test_fua_fails);
     fixture_add("/trouble/sync-fails-beside-write",
                 test_sync_fails_beside_write);
+    fixture_add("/trouble/sync-fails-at-end", test_sync_fails_at_end);
     fixture_add("/trouble/sync-fails-beside-discard",
                 test_sync_fails_beside_discard);
     fixture_add("/trouble/reuse-after-late-removal",
