@@ -14,6 +14,8 @@
 #include <string.h>
 #include <unistd.h>
 
+#define STREAM_STEP_BYTES ((size_t)1 << 20)
+
 static int write_all(int fd, const void *data, size_t bytes, GError **error)
 {
     const uint8_t *at = data;
@@ -121,6 +123,26 @@ static int head_check(const struct stream *stream,
                : 0;
 }
 
+/* Memory grows with what is really there, not by what a few bytes say. */
+static int payload_read(struct stream *stream, size_t bytes, uint8_t **data,
+                        GError **error)
+{
+    size_t room = MIN(bytes, STREAM_STEP_BYTES), at = 0;
+    int rc = 0;
+
+    *data = g_malloc(room + 1);
+    while (rc == 0 && at < bytes) {
+        if (at == room) {
+            room = MIN(bytes, 2 * room);
+            *data = g_realloc(*data, room + 1);
+        }
+        rc = read_all(stream, sizeof(struct stream_head) + at, *data + at,
+                      room - at, error);
+        at = room;
+    }
+    return rc;
+}
+
 int stream_read(struct stream *stream, enum stream_type *type,
                 uint8_t **payload, size_t *bytes, GError **error)
 {
@@ -136,12 +158,7 @@ int stream_read(struct stream *stream, enum stream_type *type,
         return rc;
     }
     *bytes = GUINT64_FROM_BE(head.bytes);
-    data = g_try_malloc(*bytes + 1);
-    if (!data) {
-        return stream_fail(stream, error, "a section has an impossible "
-                                          "length");
-    }
-    rc = read_all(stream, sizeof(head), data, *bytes, error);
+    rc = payload_read(stream, *bytes, &data, error);
     if (rc < 0) {
         return rc;
     }
