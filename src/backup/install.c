@@ -394,6 +394,10 @@ static int install_check_layer(struct install *install, GError **error)
     }
     claims = g_hash_table_lookup(inventory->claims, &header.current_layer_id);
     header_clear(&header);
+    if (header.vmstate_bytes || header.vmstate_entries.height) {
+        return error_set(error, EOPNOTSUPP, "it has a machine's state, which "
+                                            "this version can't import");
+    }
     for (guint i = 0; claims && i < claims->len; i++) {
         const struct volume *volume = claims->pdata[i];
 
