@@ -164,7 +164,9 @@ static void run_lock(struct input *input, unsigned modes)
         if (modes & MODE_SEAL) {
             seal(&slots[i], offsetof(struct dir_lock_slot, crc));
         }
-        highest = MAX(highest, slot_token(&slots[i]));
+        if (bytes >= (size_t)(i + 1) * sizeof(slots[i])) {
+            highest = MAX(highest, slot_token(&slots[i]));
+        }
     }
     g_assert_cmpint(ftruncate(lock_fd, 0), ==, 0);
     g_assert_cmpint(pwrite(lock_fd, slots, bytes, 0), ==, (gssize)bytes);
