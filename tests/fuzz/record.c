@@ -13,7 +13,8 @@
 #include <errno.h>
 #include <string.h>
 
-const size_t fuzz_memory_base = 256 << 10, fuzz_memory_factor = 64;
+/* With a whole store, for what intents finish. */
+const size_t fuzz_memory_base = 4 << 20, fuzz_memory_factor = 64;
 
 enum { MODE_SEAL = 1, MODE_FRAME = 2, MODE_KIND = 12 };
 enum { KIND_RULE = 0, KIND_NAME = 4, KIND_INTENT = 8, KIND_FINISH = 12 };

@@ -51,8 +51,9 @@ static void memory_taken(const volatile void *memory, size_t bytes)
     memory_used += bytes;
     if (memory_used > memory_bound) {
         memory_watched = false;
-        g_error("%zu bytes are allocated, %zu of them now: the bound is %zu",
-                memory_used, bytes, memory_bound);
+        g_printerr("%zu bytes are allocated, %zu of them now: the bound is "
+                   "%zu\n", memory_used, bytes, memory_bound);
+        abort();
     }
 }
 
