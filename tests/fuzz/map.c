@@ -13,8 +13,8 @@
 #include <string.h>
 
 /* A journal's item of 24 bytes may change an entry anywhere in a volume of
- * 1 PiB: two pages.  Reading a journal takes a step of 1 MiB. */
-const size_t fuzz_memory_base = 48 << 20, fuzz_memory_factor = 16 << 10;
+ * 1 PiB: two pages.  A repair may copy an object, of at most 64 MiB. */
+const size_t fuzz_memory_base = 192 << 20, fuzz_memory_factor = 16 << 10;
 
 #define WALK_MAX 4096u
 
