@@ -38,7 +38,11 @@ gsize g_strlcpy(gchar *dest, const gchar *src, gsize dest_size)
 #endif
 
 #ifdef HAS_ASAN
-#include <sanitizer/allocator_interface.h>
+/* As sanitizer/allocator_interface.h has them, which gcc doesn't bring. */
+int __sanitizer_install_malloc_and_free_hooks(
+    void (*taken)(const volatile void *memory, size_t bytes),
+    void (*freed)(const volatile void *memory));
+size_t __sanitizer_get_allocated_size(const volatile void *memory);
 
 static size_t memory_used, memory_bound;
 static bool memory_watched;
