@@ -286,6 +286,35 @@ static int needs_check(struct install *install, struct map *map,
 
 /* --- Trying it in memory -------------------------------------------------- */
 
+static int page_bad(void *opaque, unsigned level, uint64_t position,
+                    const struct map_ref *ref, const GError *error)
+{
+    return -EUCLEAN;
+}
+
+/* All pages, also those that no entry needs by now: an export leaves a volume
+ * out that lacks one. */
+static int trees_check(const struct target *trial, struct map *map,
+                       GError **error)
+{
+    int rc = 0;
+
+    for (int kind = FORMAT_ENTRIES; rc == 0 && kind <= FORMAT_LAYERS;
+         kind++) {
+        struct walk walk = {
+            .store = trial->store,
+            .queue = trial->queue,
+            .kind = (enum format_tree_kind)kind,
+            .bad = page_bad,
+        };
+
+        rc = walk_tree(&walk, map_tree(&map->stored, walk.kind));
+    }
+    return rc < 0 ? error_set(error, EUCLEAN, "pages of its map aren't in the "
+                                              "file, or aren't sound")
+                  : 0;
+}
+
 static int trial_run(struct install *install, const struct target *trial,
                      GError **error)
 {
@@ -305,7 +334,8 @@ static int trial_run(struct install *install, const struct target *trial,
     if (rc < 0) {
         return rc;
     }
-    rc = needs_check(install, map, error);
+    rc = trees_check(trial, map, error);
+    rc = rc < 0 ? rc : needs_check(install, map, error);
     map_free(map);
     return rc;
 }
@@ -401,6 +431,10 @@ static int install_check_layer(struct install *install, GError **error)
     }
     claims = g_hash_table_lookup(inventory->claims, &header.current_layer_id);
     header_clear(&header);
+    if (header.vmstate_bytes || header.vmstate_entries.height) {
+        return error_set(error, EOPNOTSUPP, "it has a machine's state, which "
+                                            "this version can't import");
+    }
     for (guint i = 0; claims && i < claims->len; i++) {
         const struct volume *volume = claims->pdata[i];
 

@@ -14,6 +14,8 @@
 #include <string.h>
 #include <unistd.h>
 
+#define STREAM_STEP_BYTES ((size_t)1 << 20)
+
 static int write_all(int fd, const void *data, size_t bytes, GError **error)
 {
     const uint8_t *at = data;
@@ -121,6 +123,38 @@ static int head_check(const struct stream *stream,
                : 0;
 }
 
+static int payload_grow(uint8_t **data, size_t bytes, GError **error)
+{
+    uint8_t *longer = g_try_realloc(*data, bytes);
+
+    if (!longer) {
+        return error_set_errno(error, ENOMEM, "a section of %zu bytes", bytes);
+    }
+    *data = longer;
+    return 0;
+}
+
+/* Memory grows with what is really there, not by what a few bytes say. */
+static int payload_read(struct stream *stream, size_t bytes, uint8_t **data,
+                        GError **error)
+{
+    size_t room = MIN(bytes, STREAM_STEP_BYTES), at = 0;
+    int rc = payload_grow(data, room + 1, error);
+
+    while (rc == 0 && at < bytes) {
+        if (at == room) {
+            room = MIN(bytes, 2 * room);
+            rc = payload_grow(data, room + 1, error);
+        }
+        if (rc == 0) {
+            rc = read_all(stream, sizeof(struct stream_head) + at, *data + at,
+                          room - at, error);
+        }
+        at = room;
+    }
+    return rc;
+}
+
 int stream_read(struct stream *stream, enum stream_type *type,
                 uint8_t **payload, size_t *bytes, GError **error)
 {
@@ -136,11 +170,7 @@ int stream_read(struct stream *stream, enum stream_type *type,
         return rc;
     }
     *bytes = GUINT64_FROM_BE(head.bytes);
-    data = g_try_malloc(*bytes + 1);
-    if (!data) {
-        return error_set_errno(error, ENOMEM, "a section of %zu bytes", *bytes);
-    }
-    rc = read_all(stream, sizeof(head), data, *bytes, error);
+    rc = payload_read(stream, *bytes, &data, error);
     if (rc < 0) {
         return rc;
     }

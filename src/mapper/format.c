@@ -195,10 +195,12 @@ static int header_check_frame(const struct format_header *bytes, gsize size,
         return error_set(error, EUCLEAN, "header has no magic \"%s\"",
                          FORMAT_HEADER_MAGIC);
     }
-    if (GUINT32_FROM_BE(bytes->bytes) != size) {
+    if (GUINT32_FROM_BE(bytes->bytes) != size ||
+        size > FORMAT_HEADER_BYTES_MAX) {
         return error_set(error, EUCLEAN,
-                         "header says it has %u bytes and has %zu",
-                         GUINT32_FROM_BE(bytes->bytes), size);
+                         "header says it has %u bytes and has %zu, of at most "
+                         "%u", GUINT32_FROM_BE(bytes->bytes), size,
+                         FORMAT_HEADER_BYTES_MAX);
     }
     crc = format_crc(bytes, size, offsetof(struct format_header, crc));
     if (crc != GUINT32_FROM_BE(bytes->crc)) {
@@ -240,6 +242,12 @@ static bool is_power_of_two(uint64_t value)
     return value && !(value & (value - 1));
 }
 
+/* Counted from 1 on.  What nobody can have counted to would overflow soon. */
+static bool number_is_possible(uint64_t number)
+{
+    return number && number <= FORMAT_NUMBER_MAX;
+}
+
 /* Every number that later code counts on. */
 static const char *header_find_nonsense(const struct map_header *header)
 {
@@ -259,8 +267,9 @@ static const char *header_find_nonsense(const struct map_header *header)
         id128_is_zero(&header->current_layer_id)) {
         return "current layer";
     }
-    if (!header->next_page || !header->journal_epoch ||
-        !header->journal_sequence) {
+    if (!number_is_possible(header->next_page) ||
+        !number_is_possible(header->journal_epoch) ||
+        !number_is_possible(header->journal_sequence)) {
         return "page or journal number";
     }
     if (!tree_is_valid(&header->entries) || !tree_is_valid(&header->present) ||
@@ -493,8 +502,11 @@ int intent_decode(GBytes *value, struct id128 *id, struct id128 *layer,
         GUINT16_FROM_BE(bytes->version) != FORMAT_VERSION) {
         return error_set(error, EUCLEAN, "an intent record is damaged");
     }
+    if (bytes->name[sizeof(bytes->name) - 1]) {
+        return error_set(error, EUCLEAN, "an intent record's name has no end");
+    }
     memcpy(id->bytes, bytes->id, sizeof(bytes->id));
     memcpy(layer->bytes, bytes->layer, sizeof(bytes->layer));
-    *name = g_strndup(bytes->name, sizeof(bytes->name));
+    *name = g_strdup(bytes->name);
     return 0;
 }

@@ -25,6 +25,10 @@ typedef uint64_t be64;
 /* Limits that stand in #ifndef, here and elsewhere, are smaller in the
  * simulation (tests/simulation/small-limits.h), so that it meets them often. */
 
+/* Page numbers, epochs and sequence numbers go up to here: none gets so far by
+ * counting. */
+#define FORMAT_NUMBER_MAX (UINT64_C(1) << 62)
+
 /* --- Pages ----------------------------------------------------------------- */
 
 #ifndef FORMAT_PAGE_BYTES

@@ -615,7 +615,11 @@ int map_replay(struct map *map, GError **error)
     for (guint i = 0; rc == 0 && i < epochs->len; i++) {
         uint64_t epoch = g_array_index(epochs, uint64_t, i);
 
-        if (epoch >= map->journal.oldest_epoch) {
+        if (epoch > FORMAT_NUMBER_MAX) {
+            rc = error_set(error, EUCLEAN, "there is a journal %"
+                           G_GUINT64_FORMAT ", which no map can have counted "
+                           "to: move it away", epoch);
+        } else if (epoch >= map->journal.oldest_epoch) {
             rc = replay_epoch(map, epoch, error);
             map->journal.epoch = MAX(map->journal.epoch, epoch);
             map->journal.broken = true;     /* never append to an old one */

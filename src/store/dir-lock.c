@@ -25,6 +25,9 @@
 #include <unistd.h>
 
 #define SLOT_COUNT 2
+/* No count gets there: what says so is damaged, and the next token would
+ * overflow. */
+#define TOKEN_MAX (UINT64_C(1) << 62)
 
 struct dir_lock {
     struct store_lock lock;
@@ -67,7 +70,10 @@ static bool decode(const struct dir_lock_slot *slot, struct store_owner *owner)
 
     if (crc != GUINT32_FROM_BE(slot->crc) ||
         memcmp(slot->magic, DIR_LOCK_MAGIC, sizeof(slot->magic)) != 0 ||
-        GUINT32_FROM_BE(slot->version) != DIR_LOCK_VERSION) {
+        GUINT32_FROM_BE(slot->version) != DIR_LOCK_VERSION ||
+        slot->owner[sizeof(slot->owner) - 1] != '\0' ||
+        slot->host[sizeof(slot->host) - 1] != '\0' ||
+        GUINT64_FROM_BE(slot->token) > TOKEN_MAX) {
         return false;
     }
     *owner = (struct store_owner){

@@ -291,6 +291,9 @@ static int extent(struct world *world, struct store_request *request)
         return -ENOENT;
     }
     is_data = piece_find(object, at / PIECE_BYTES) != NULL;
+    if (at >= object->size_bytes) {
+        at = end;       /* a hole however far one looks */
+    }
     while (at < end &&
            is_data == (piece_find(object, at / PIECE_BYTES) != NULL)) {
         at += in_piece(at, end);

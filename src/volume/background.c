@@ -120,7 +120,9 @@ static void background_free(archip_volume *volume, archip_queue *queue,
     bool left = false;
 
     if (driver->exclude_readers(volume->write_lock) < 0) {
+        g_mutex_lock(&volume->map->lock);
         volume->background.stuck = true;        /* until the next flush */
+        g_mutex_unlock(&volume->map->lock);
         return;
     }
     drops_remove(volume, queue, ready);

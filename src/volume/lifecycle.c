@@ -212,6 +212,15 @@ int volume_finish_intent(archip_store *store, const struct id128 *id,
     } else {
         rc = 0;         /* done meanwhile */
     }
+    if (rc == 0 && value && !id128_equal(&intended, id)) {
+        /* Sound, and not the one that belongs here (D14): what it names is
+         * somebody else's. */
+        rc = error_set(error, EUCLEAN, "an intent record belongs to another "
+                                       "volume");
+    }
+    if (rc == 0 && value && archip_name_check(name) < 0) {
+        rc = error_set(error, EUCLEAN, "an intent record names no volume");
+    }
     if (rc == 0 && value) {
         rc = intent_trust(store->store, id, error);
     }
