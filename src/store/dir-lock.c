@@ -116,22 +116,34 @@ static int read_record(int fd, struct lock_record *record)
     return record->torn_count == SLOT_COUNT ? -EUCLEAN : 0;
 }
 
+static int write_slot_once(struct dir_lock *lock, struct dir_lock_slot *slot)
+{
+    struct iovec iov = {slot, sizeof(*slot)};
+    ssize_t put;
+
+    do {
+        put = sys.pwritev2(lock->fd, &iov, 1,
+                           (off_t)sizeof(*slot) * lock->next_slot, 0);
+    } while (put < 0 && errno == EINTR);
+    if (put != sizeof(*slot)) {
+        return put < 0 ? -errno : -ENOSPC;
+    }
+    return TEMP_FAILURE_RETRY(sys.fdatasync(lock->fd)) < 0 ? -errno : 0;
+}
+
+/* A second try writes the same to the same slot. */
 static int write_slot(struct dir_lock *lock)
 {
+    struct dir_loan loan = {sizeof(struct dir_lock_slot)};
     struct dir_lock_slot slot;
-    struct iovec iov = {&slot, sizeof(slot)};
-    ssize_t put;
+    int result;
 
     encode(&lock->owner, &slot);
     do {
-        put = sys.pwritev2(lock->fd, &iov, 1,
-                           (off_t)sizeof(slot) * lock->next_slot, 0);
-    } while (put < 0 && errno == EINTR);
-    if (put != sizeof(slot)) {
-        return put < 0 ? -errno : -ENOSPC;
-    }
+        result = write_slot_once(lock, &slot);
+    } while (dir_reserve_lend(lock->lock.store->state, &loan, result));
     lock->next_slot = !lock->next_slot;
-    return TEMP_FAILURE_RETRY(sys.fdatasync(lock->fd)) < 0 ? -errno : 0;
+    return result;
 }
 
 /* --- Files ---------------------------------------------------------------- */
@@ -214,9 +226,12 @@ static int take_file(struct dir_store *dir, const char *path, int operation,
                      int *busy_fd)
 {
     for (int tries = 0; tries < 8; tries++) {
-        int fd = open_lock_file(dir, path);
-        int result;
+        struct dir_loan loan = {0};
+        int fd, result;
 
+        do {
+            fd = open_lock_file(dir, path);
+        } while (dir_reserve_lend(dir, &loan, fd));
         if (fd < 0) {
             return fd;
         }
@@ -387,9 +402,9 @@ void dir_admit_readers(struct store_lock *base)
 
 /* Both slots are torn: the token goes on from the clock in nanoseconds, which
  * no count of acquisitions has reached. */
-static int mend_record(int fd)
+static int mend_record(struct store *store, int fd)
 {
-    struct dir_lock lock = {.fd = fd};
+    struct dir_lock lock = {.lock.store = store, .fd = fd};
     struct lock_record record;
     int result = read_record(fd, &record);
 
@@ -414,7 +429,7 @@ int dir_reset_lock(struct store *store, const struct id128 *id,
         sys.close(busy_fd);
         return error_set(error, EBUSY, "somebody holds it");
     }
-    result = fd < 0 ? fd : mend_record(fd);
+    result = fd < 0 ? fd : mend_record(store, fd);
     if (fd >= 0) {
         sys.close(fd);
     }
@@ -445,6 +460,9 @@ int dir_lock(struct store *store, const struct id128 *id,
         return result;
     }
     dir_cache_age(store->state);
+    if (mode == STORE_LOCK_WRITE) {
+        dir_reserve_look(store->state);
+    }
     *result_lock = &lock->lock;
     return 0;
 }
@@ -458,6 +476,7 @@ void dir_unlock(struct store_lock *base)
         lock->owner.open = false;
         /* If that fails, the record says what it would after a crash. */
         write_slot(lock);
+        dir_reserve_tend(base->store->state);
     }
     if (lock->fd >= 0) {
         sys.close(lock->fd);

@@ -8,6 +8,8 @@
  *   fds=N                     open files kept, 4 to 65536; by default 4096
  *                             or half of what the process may have
  *   threads=N                 for what may block, 1 to 256
+ *   warning=N, critical=N     percent of space in use from which status says
+ *                             so; 80 and 95
  */
 #include "store/dir-internal.h"
 
@@ -24,11 +26,12 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
-#include <sys/statvfs.h>
 #include <unistd.h>
 
 #define FDS_DEFAULT 4096
 #define THREADS_DEFAULT 16
+#define WARNING_DEFAULT 80
+#define CRITICAL_DEFAULT 95
 
 static const char *const store_folders[] = {"names", "intents", "maps",
                                             "blocks"};
@@ -163,6 +166,9 @@ static int create_store(struct dir_store *dir, const char *path, GError **error)
                                path);
     }
     result = read_format(dir, path, error);
+    if (result == 0) {
+        dir_reserve_look(dir);
+    }
     return result == -ENOENT ? error_set(error, ENOENT, "%s vanished", path)
                              : result;
 }
@@ -389,27 +395,53 @@ static void dir_store_free(struct dir_store *dir)
     g_free(dir);
 }
 
+struct numbers {
+    uint64_t fds, threads, warning, critical;
+};
+
+static int get_numbers(GHashTable *options, struct numbers *numbers,
+                       GError **error)
+{
+    const struct {
+        const char *key;
+        uint64_t min, max, *value;
+    } all[] = {
+        {"fds", 4, 65536, &numbers->fds},
+        {"threads", 1, 256, &numbers->threads},
+        {"warning", 1, 100, &numbers->warning},
+        {"critical", 1, 100, &numbers->critical},
+    };
+    int result = 0;
+
+    for (size_t i = 0; i < G_N_ELEMENTS(all) && result == 0; i++) {
+        result = location_get_number(options, all[i].key, all[i].min,
+                                     all[i].max, all[i].value, error);
+    }
+    return result;
+}
+
 static int dir_store_open(struct store *store, const char *path,
                           GHashTable *options, unsigned flags, GError **error)
 {
-    static const char *const known[] = {"io", "fds", "threads", NULL};
-    uint64_t fds = default_fds(), threads = THREADS_DEFAULT;
+    static const char *const known[] = {"io", "fds", "threads", "warning",
+                                        "critical", NULL};
+    struct numbers numbers = {default_fds(), THREADS_DEFAULT, WARNING_DEFAULT,
+                              CRITICAL_DEFAULT};
     struct dir_store *dir;
     int result = location_check_options(options, "dir", known, error);
 
     if (result == 0) {
-        result = location_get_number(options, "fds", 4, 65536, &fds, error);
-    }
-    if (result == 0) {
-        result = location_get_number(options, "threads", 1, 256, &threads,
-                                     error);
+        result = get_numbers(options, &numbers, error);
     }
     if (result < 0) {
         return result;
     }
     dir = dir_store_new(store, path);
+    dir->warning_percent = (unsigned)numbers.warning;
+    dir->critical_percent = (unsigned)numbers.critical;
     result = open_root(dir, path, error);
     if (result == 0) {
+        dir_reserve_init(dir);
         result = find_store(dir, path, flags, error);
     }
     if (result == 0) {
@@ -419,8 +451,8 @@ static int dir_store_open(struct store *store, const char *path,
         dir_store_free(dir);
         return result;
     }
-    dir_cache_init(dir, (unsigned)fds);
-    dir_pool_init(&dir->pool, (unsigned)threads);
+    dir_cache_init(dir, (unsigned)numbers.fds);
+    dir_pool_init(&dir->pool, (unsigned)numbers.threads);
     store->full_size = true;
     store->state = dir;
     return 0;
@@ -433,6 +465,7 @@ static void dir_store_close(struct store *store)
     dir_pool_clear(&dir->pool);
     dir_queues_clear(dir);
     dir_cache_clear(dir);
+    dir_reserve_tend(dir);
     dir_store_free(dir);
 }
 
@@ -440,15 +473,21 @@ static int dir_status(struct store *store, struct store_status *status,
                       GError **error)
 {
     struct dir_store *dir = store->state;
-    struct statvfs space;
+    struct statfs space;
 
-    if (fstatvfs(dir->root_fd, &space) < 0) {
+    if (sys.fstatfs(dir->root_fd, &space) < 0) {
         return error_set_errno(error, errno, "cannot ask for the space in %s",
                                dir->path);
     }
     *status = (struct store_status){
-        .total_bytes = (uint64_t)space.f_blocks * space.f_frsize,
-        .free_bytes = (uint64_t)space.f_bavail * space.f_frsize,
+        .total_bytes = dir_total_bytes(&space),
+        .free_bytes = dir_free_bytes(&space),
+        .file_count = space.f_files,
+        .free_file_count = space.f_ffree,
+        .reserve_bytes = dir_reserve_held(dir),
+        .reserve_wanted_bytes = dir_reserve_wanted(dir),
+        .warning_percent = dir->warning_percent,
+        .critical_percent = dir->critical_percent,
     };
     g_strlcpy(status->io,
               dir->direct ? "direct (libaio)" : "buffered (threads)",
