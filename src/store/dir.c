@@ -211,27 +211,28 @@ struct alignment {
     uint32_t offset_bytes, memory_bytes;
 };
 
-/* Can one unit be written and read back? */
-static bool try_alignment(int fd, const struct alignment *alignment)
+/* Can one unit be written and read back?  -ENOSPC: can't tell. */
+static int try_alignment(int fd, const struct alignment *alignment)
 {
     size_t bytes = alignment->offset_bytes;
     struct iovec iov = {NULL, bytes};
-    bool works;
+    bool works, full;
 
     if (posix_memalign(&iov.iov_base, MAX(alignment->memory_bytes, 64),
                        bytes)) {
-        return false;
+        return -ENOMEM;
     }
     memset(iov.iov_base, 0x5a, bytes);
     works = TEMP_FAILURE_RETRY(sys.pwritev2(fd, &iov, 1, (off_t)bytes, 0)) ==
             (ssize_t)bytes;
+    full = !works && dir_is_full(-errno);
     memset(iov.iov_base, 0, bytes);
     works = works &&
             TEMP_FAILURE_RETRY(sys.preadv2(fd, &iov, 1, (off_t)bytes, 0)) ==
                 (ssize_t)bytes &&
             *(uint8_t *)iov.iov_base == 0x5a;
     free(iov.iov_base);
-    return works;
+    return works ? 0 : full ? -ENOSPC : -EINVAL;
 }
 
 /* What the kernel says, if it does. */
@@ -251,20 +252,22 @@ static bool ask_alignment(int fd, struct alignment *alignment)
     return false;
 }
 
+/* In a full file system nothing can be tried: then what the kernel says is
+ * believed, or what does anywhere. */
 static bool find_alignment(int fd, struct alignment *alignment)
 {
     static const uint32_t likely_bytes[] = {512, 4096};
+    int result = -EINVAL;
 
     if (ask_alignment(fd, alignment)) {
-        return try_alignment(fd, alignment);
+        result = try_alignment(fd, alignment);
+        return result == 0 || result == -ENOSPC;
     }
-    for (size_t i = 0; i < G_N_ELEMENTS(likely_bytes); i++) {
+    for (size_t i = 0; i < G_N_ELEMENTS(likely_bytes) && result != 0; i++) {
         *alignment = (struct alignment){likely_bytes[i], likely_bytes[i]};
-        if (try_alignment(fd, alignment)) {
-            return true;
-        }
+        result = try_alignment(fd, alignment);
     }
-    return false;
+    return result == 0 || result == -ENOSPC;
 }
 
 /* A file to try on, without a name if the file system can. */
@@ -287,18 +290,34 @@ static int open_trial(struct dir_store *dir)
     return fd;
 }
 
+/* Nothing can be made there, but does the system open files so? */
+static bool full_opens_direct(struct dir_store *dir)
+{
+    int fd;
+
+    if (!dir_is_full(-errno)) {
+        return false;
+    }
+    fd = dir_open(dir, DIR_FORMAT_NAME, O_RDONLY | O_DIRECT);
+    if (fd >= 0) {
+        sys.close(fd);
+    }
+    return fd >= 0;
+}
+
 /* Does O_DIRECT work here?  Then sets the store's alignments. */
 static bool probe_direct(struct dir_store *dir)
 {
-    struct alignment alignment;
+    struct alignment alignment = {4096, 4096};
     int fd = open_trial(dir);
     bool works;
 
     if (fd < 0) {
-        return false;
+        works = full_opens_direct(dir);
+    } else {
+        works = find_alignment(fd, &alignment);
+        sys.close(fd);
     }
-    works = find_alignment(fd, &alignment);
-    sys.close(fd);
     if (works) {
         dir->store->alignment_bytes = alignment.offset_bytes;
         dir->store->memory_alignment_bytes = MAX(alignment.memory_bytes, 1);

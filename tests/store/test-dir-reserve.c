@@ -398,6 +398,26 @@ static void test_full_blocking(void)
     }
 }
 
+/* Opening tries O_DIRECT by writing, for which there is no room. */
+static void test_opened(void)
+{
+    struct store_status before, after;
+    struct small small;
+
+    if (skipped()) {
+        return;
+    }
+    small_open_with(&small, SMALL, "", 0);
+    before = status_of(&small);
+    fill_up(&small);
+    fixture_reopen(&small.fixture);
+    after = status_of(&small);
+    g_assert_cmpstr(after.io, ==, before.io);
+    data_goes_on(&small);
+    metadata_goes_on(&small);
+    small_close(&small);
+}
+
 /* Until there is nothing left: an error, and what was there stays. */
 static void test_used_up(void)
 {
@@ -648,6 +668,7 @@ int main(int argc, char **argv)
     g_test_add_func("/reserve/full", test_full);
     g_test_add_func("/reserve/full-buffered", test_full_buffered);
     g_test_add_func("/reserve/full-blocking", test_full_blocking);
+    g_test_add_func("/reserve/opened", test_opened);
     g_test_add_func("/reserve/used-up", test_used_up);
     g_test_add_func("/reserve/others", test_others);
     g_test_add_func("/reserve/threads", test_threads);
