@@ -310,6 +310,20 @@ static int change_durably(struct dir_store *dir, struct dir_file *file,
     return sync_object(dir, file, &request->object);
 }
 
+/* An object that there was no room for: what it got is needed elsewhere.  If
+ * that fails, the next who makes it removes it. */
+static void unmake(struct dir_store *dir, const struct store_object *name)
+{
+    char path[DIR_PATH_BYTES];
+
+    dir_object_path(name, path);
+    if (dir_unlink(dir, path) == 0) {
+        dir_file_removed(dir, name);
+        *strrchr(path, '/') = '\0';
+        dir_folder_changed(dir, path);
+    }
+}
+
 static int change_once(struct dir_store *dir, struct store_request *request)
 {
     struct dir_file *file;
@@ -330,6 +344,9 @@ static int change_once(struct dir_store *dir, struct store_request *request)
     } else {
         result = change(dir, file, request);
         dir_file_put(dir, file, true);
+    }
+    if ((request->flags & STORE_CREATE) && dir_is_full(result)) {
+        unmake(dir, &request->object);
     }
     return result;
 }

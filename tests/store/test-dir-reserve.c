@@ -286,7 +286,10 @@ static void data_goes_on(struct small *small)
     g_assert_cmpmem(got, MIB, small->data, MIB);
     /* What needs room has none: a hole, a new object. */
     g_assert_cmpint(fill_hole(small), ==, -ENOSPC);
-    g_assert_cmpint(make_block(small, 1000, 4 * KIB), ==, -ENOSPC);
+    g_assert_cmpint(make_block(small, 1000, 128 * KIB), ==, -ENOSPC);
+    /* Nothing is left of it. */
+    g_assert_cmpint(do_read(fixture, block(fixture, 1000), 0, got, 4096), ==,
+                    -ENOENT);
     free(got);
 }
 
