@@ -81,6 +81,16 @@ int archip_store_open(const char *location, unsigned flags,
 /* Every volume of the store must be closed.  NULL is let pass. */
 void archip_store_close(archip_store *store);
 
+/* How much room there is; by the watermarks of the store, which belong to its
+ * location or its section of archipelago.conf. */
+typedef enum archip_space {
+    ARCHIP_SPACE_UNKNOWN = 0,
+    ARCHIP_SPACE_OK,
+    ARCHIP_SPACE_WARNING,
+    ARCHIP_SPACE_CRITICAL,
+    ARCHIP_SPACE_FULL,        /* what needs new room fails, what has it works */
+} archip_space;
+
 typedef struct archip_store_status {
     char driver[16];          /* "dir", "memory" */
     char location[1024];      /* as it can be given to archip_store_open() */
@@ -89,7 +99,15 @@ typedef struct archip_store_status {
     uint64_t free_bytes;      /* for new objects; 0 with total 0: unknown */
     uint32_t alignment_bytes; /* of offsets, lengths and memory for I/O
                                  without a copy */
-    uint32_t reserved[15];
+    uint32_t space;           /* archip_space */
+    uint64_t reserve_bytes;   /* kept for metadata when all else is full */
+    uint64_t reserve_wanted_bytes;  /* what that should be; 0: none here */
+    uint64_t file_count;      /* inodes; 0: no limit is known */
+    uint64_t free_file_count;
+    uint32_t warning_percent; /* of space or inodes in use: the watermarks; 0:
+                                 none */
+    uint32_t critical_percent;
+    uint32_t reserved[4];
 } archip_store_status;
 
 int archip_store_get_status(archip_store *store, archip_store_status *status);

@@ -46,6 +46,7 @@ static unsigned real_thread_number(void)
         .flock = flock, .fdatasync = fdatasync, .fsync = fsync,                \
         .syncfs = syncfs, .mkdirat = mkdirat, .unlinkat = unlinkat,            \
         .linkat = linkat, .renameat2 = renameat2, .fstatat = fstatat,          \
+        .fstatfs = fstatfs,                                                    \
         .io_setup = io_setup, .io_destroy = io_destroy,                        \
         .io_submit = io_submit, .realtime_ns = real_realtime_ns,               \
         .thread_number = real_thread_number,                                   \

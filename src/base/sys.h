@@ -16,6 +16,7 @@
 #include <sys/stat.h>
 #include <sys/types.h>
 #include <sys/uio.h>
+#include <sys/vfs.h>
 #include <time.h>
 
 struct sys_table {
@@ -45,6 +46,8 @@ struct sys_table {
                      unsigned flags);
     int (*fstatat)(int folder_fd, const char *path, struct stat *status,
                    int flags);
+    /* The file system. */
+    int (*fstatfs)(int fd, struct statfs *space);
     /* libaio. */
     int (*io_setup)(int depth, io_context_t *context);
     int (*io_destroy)(io_context_t context);

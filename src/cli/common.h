@@ -138,6 +138,29 @@ void json_string(const char *key, const char *value);   /* NULL: null */
 void json_number(const char *key, uint64_t value);
 void json_bool(const char *key, bool value);
 
+/* --- The store's room (space.c) ------------------------------------------ */
+
+struct space {
+    archip_store_status store;
+    uint64_t volume_count, damaged_count;
+    uint64_t size_bytes;        /* of all volumes together */
+};
+
+/* Asks the store, and each volume for its size; 0 or the library's -errno. */
+int space_read(struct cli *cli, struct space *space);
+/* One volume, as archip_volume_list() has it. */
+void space_add(struct space *space, const archip_volume_info *info,
+               const char *error);
+/* Were the volumes promised more than there is, used or not? */
+bool space_is_overcommitted(const struct space *space);
+/* Lines whose labels have that width; warnings among them. */
+void space_show(struct cli *cli, int width, const struct space *space);
+void space_each_warning(const struct space *space,
+                        void (*each)(const char *text, void *opaque),
+                        void *opaque);
+/* Fields in an open object. */
+void space_json(const struct space *space);
+
 /* --- Shared by several subcommands (describe.c) ------------------------- */
 
 /* What info, list and create tell of a volume: its fields in an open object. */

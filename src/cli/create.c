@@ -4,8 +4,27 @@
 
 #include <stdio.h>
 
+static void note(const char *text, void *opaque)
+{
+    cli_note(opaque, "%s", text);
+}
+
+/* The volume is there, whatever these say. */
+static void note_space(struct cli *cli, const struct space *space)
+{
+    g_autofree char *size = size_text(space->size_bytes, false);
+    g_autofree char *total = size_text(space->store.total_bytes, false);
+
+    if (space_is_overcommitted(space)) {
+        cli_note(cli, "over-committed: the store's volumes have %s together, "
+                 "and it can hold %s; once it is full, writes that need new "
+                 "room fail", size, total);
+    }
+    space_each_warning(space, note, cli);
+}
+
 /* Show what was made, for programs. */
-static int show(struct cli *cli, const char *name)
+static int show(struct cli *cli, const char *name, const struct space *space)
 {
     archip_volume *volume;
     archip_volume_info info = {0};
@@ -18,6 +37,10 @@ static int show(struct cli *cli, const char *name)
     archip_volume_close(volume);
     json_object_begin(NULL);
     describe_json(&info);
+    json_object_begin("store");
+    json_string("location", space->store.location);
+    space_json(space);
+    json_object_end();
     json_object_end();
     return CODE_OK;
 }
@@ -26,6 +49,7 @@ static int create(struct cli *cli, const char *name, uint64_t size_bytes,
                   const archip_create_options *options)
 {
     int result = archip_name_check(name);
+    struct space space;
     int code;
 
     if (result < 0) {
@@ -39,7 +63,10 @@ static int create(struct cli *cli, const char *name, uint64_t size_bytes,
     if (result < 0) {
         return cli_fail_library(cli, result);
     }
-    return cli->json ? show(cli, name) : CODE_OK;
+    if (space_read(cli, &space) == 0) {
+        note_space(cli, &space);
+    }
+    return cli->json ? show(cli, name, &space) : CODE_OK;
 }
 
 static int run(struct cli *cli)

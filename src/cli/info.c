@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* archipelago info: one volume, and who has it open for writing. */
+/* archipelago info: one volume, who has it open for writing, and whether its
+ * store has room for what it may yet need. */
 #include "common.h"
 
 #include <stdio.h>
@@ -40,7 +41,7 @@ static void show_holder(const archip_holder *holder)
 }
 
 static void show(struct cli *cli, const archip_volume_info *info,
-                 const archip_holder *holder)
+                 const archip_holder *holder, const struct space *space)
 {
     g_autofree char *created = time_text(info->created_ns);
     g_autofree char *description = printable(info->description);
@@ -63,16 +64,22 @@ static void show(struct cli *cli, const archip_volume_info *info,
         line("Protected:", "yes");
     }
     show_holder(holder);
+    printf("\n%-13s %s\n", "Store:", space->store.location);
+    space_show(cli, 13, space);
 }
 
 static int report(struct cli *cli, const char *name, archip_volume *volume)
 {
     archip_volume_info info = {0};
     archip_holder holder = {0};
+    struct space space;
     int result = archip_volume_get_info(volume, &info);
 
     if (result == 0) {
         result = archip_volume_get_holder(cli->store, name, &holder);
+    }
+    if (result == 0) {
+        result = space_read(cli, &space);
     }
     if (result < 0) {
         return cli_fail_library(cli, result);
@@ -81,9 +88,13 @@ static int report(struct cli *cli, const char *name, archip_volume *volume)
         json_object_begin(NULL);
         describe_json(&info);
         describe_holder_json(&holder);
+        json_object_begin("store");
+        json_string("location", space.store.location);
+        space_json(&space);
+        json_object_end();
         json_object_end();
     } else {
-        show(cli, &info, &holder);
+        show(cli, &info, &holder, &space);
     }
     return CODE_OK;
 }

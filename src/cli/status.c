@@ -6,8 +6,7 @@
 
 struct status {
     struct cli *cli;
-    archip_store_status store;
-    uint64_t volume_count, damaged_count, size_bytes;
+    struct space space;
     GPtrArray *names;           /* of volumes that can be read */
 };
 
@@ -16,12 +15,10 @@ static int count_volume(const archip_volume_info *info, const char *error,
 {
     struct status *status = opaque;
 
-    status->volume_count++;
+    space_add(&status->space, info, error);
     if (error) {
-        status->damaged_count++;
         cli_note(status->cli, "%s: %s", info->name, error);
     } else {
-        status->size_bytes += info->size_bytes;
         g_ptr_array_add(status->names, g_strdup(info->name));
     }
     return 0;
@@ -41,15 +38,11 @@ static void show_json(struct status *status)
     archip_holder holder;
 
     json_object_begin(NULL);
-    json_string("driver", status->store.driver);
-    json_string("location", status->store.location);
-    json_string("io", status->store.io);
-    json_number("alignment_bytes", status->store.alignment_bytes);
-    json_number("total_bytes", status->store.total_bytes);
-    json_number("free_bytes", status->store.free_bytes);
-    json_number("volume_count", status->volume_count);
-    json_number("damaged_count", status->damaged_count);
-    json_number("size_bytes", status->size_bytes);
+    json_string("driver", status->space.store.driver);
+    json_string("location", status->space.store.location);
+    json_string("io", status->space.store.io);
+    json_number("alignment_bytes", status->space.store.alignment_bytes);
+    space_json(&status->space);
     json_array_begin("open");
     for (guint i = 0; i < status->names->len; i++) {
         if (held(status, status->names->pdata[i], &holder)) {
@@ -61,19 +54,6 @@ static void show_json(struct status *status)
     }
     json_array_end();
     json_object_end();
-}
-
-static void show_space(struct status *status)
-{
-    bool exact = status->cli->bytes;
-    g_autofree char *free_text = size_text(status->store.free_bytes, exact);
-    g_autofree char *total_text = size_text(status->store.total_bytes, exact);
-
-    if (status->store.total_bytes > 0) {
-        printf("Space:     %s free of %s\n", free_text, total_text);
-    } else {
-        printf("Space:     unknown\n");
-    }
 }
 
 static void show_open(struct status *status)
@@ -102,17 +82,16 @@ static void show_open(struct status *status)
 
 static void show(struct status *status)
 {
-    g_autofree char *size = size_text(status->size_bytes, status->cli->bytes);
+    const archip_store_status *store = &status->space.store;
 
-    printf("Store:     %s\n", status->store.location);
-    printf("Driver:    %s\n", status->store.driver);
-    printf("I/O:       %s, aligned to %u bytes\n", status->store.io,
-           status->store.alignment_bytes);
-    show_space(status);
-    printf("Volumes:   %" G_GUINT64_FORMAT ", of %s together\n",
-           status->volume_count, size);
-    if (status->damaged_count > 0) {
-        printf("Damaged:   %" G_GUINT64_FORMAT "\n", status->damaged_count);
+    printf("Store:     %s\n", store->location);
+    printf("Driver:    %s\n", store->driver);
+    printf("I/O:       %s, aligned to %u bytes\n", store->io,
+           store->alignment_bytes);
+    space_show(status->cli, 10, &status->space);
+    if (status->space.damaged_count > 0) {
+        printf("Damaged:   %" G_GUINT64_FORMAT "\n",
+               status->space.damaged_count);
     }
     show_open(status);
 }
@@ -121,7 +100,8 @@ static int report(struct cli *cli)
 {
     g_autoptr(GPtrArray) names = g_ptr_array_new_with_free_func(g_free);
     struct status status = {.cli = cli, .names = names};
-    int result = archip_store_get_status(cli->store, &status.store);
+    int result = archip_store_get_status(cli->store,
+                                         &status.space.store);
 
     if (result == 0) {
         result = archip_volume_list(cli->store, count_volume, &status);
@@ -134,7 +114,7 @@ static int report(struct cli *cli)
     } else {
         show(&status);
     }
-    return status.damaged_count > 0 ? CODE_DAMAGED : CODE_OK;
+    return status.space.damaged_count > 0 ? CODE_DAMAGED : CODE_OK;
 }
 
 static int run(struct cli *cli)

@@ -17,6 +17,8 @@
  *   STORE/blocks/XX/ID/FAN/N        objects STORE_BLOCK
  *   STORE/set-aside/...             what a repair took out of the way; made
  *                                   when first needed
+ *   STORE/reserve                   room for metadata in a full file system;
+ *                                   its blocks count, not its content
  *
  * ID is 32 hex digits, XX its first two, EPOCH 16 hex digits, N the number in
  * hex without leading zeroes, FAN the number / 1024 in at least 3 hex digits.
@@ -34,6 +36,7 @@
 #define DIR_FAN_BITS 10
 #define DIR_ASIDE "set-aside"
 #define DIR_ASIDE_SLASH '%'
+#define DIR_RESERVE "reserve"
 
 #define DIR_FORMAT_MAGIC "ARCHSTOR"
 #define DIR_FORMAT_VERSION 1u

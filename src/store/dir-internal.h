@@ -14,6 +14,8 @@
 
 #include <assert.h>
 #include <libaio.h>
+#include <stdatomic.h>
+#include <sys/vfs.h>
 
 /* --- dir-sync.c: what isn't durable yet ----------------------------------- */
 
@@ -154,6 +156,50 @@ int dir_unlink(struct dir_store *dir, const char *path);
 /* Make the folders above `path`; what is made isn't durable yet. */
 int dir_make_parents(struct dir_store *dir, const char *path);
 
+/* --- dir-reserve.c: room for metadata in a full file system ---------------- */
+
+struct dir_reserve {
+    uint64_t wanted_bytes;          /* fixed once open */
+    _Atomic uint64_t full_bytes;    /* as its blocks are counted here */
+    atomic_bool impossible;         /* none can be had here */
+    atomic_bool is_short;           /* perhaps; seen or done by this process */
+    atomic_uint loan_count;         /* under way */
+};
+
+/* One try after another at what needs room; begins with `bytes`, what it may
+ * need, and nothing else:
+ *
+ *     do {
+ *         result = ...;
+ *     } while (dir_reserve_lend(dir, &loan, result));
+ */
+struct dir_loan {
+    uint64_t bytes;
+    unsigned tries;
+};
+
+/* True: there was no room, and now there is some more, try again.  False ends
+ * the loan.  May block. */
+bool dir_reserve_lend(struct dir_store *dir, struct dir_loan *loan,
+                      int result);
+/* Data is about to take room: 0, or -ENOSPC if that may only be had because the
+ * reserve is short.  May block. */
+int dir_reserve_guard(struct dir_store *dir);
+/* Fill it up if this process knows it to be short; dir_reserve_look() finds out
+ * before.  May block. */
+void dir_reserve_tend(struct dir_store *dir);
+void dir_reserve_look(struct dir_store *dir);
+/* What it has, and should have; that is 0 where there can be none. */
+uint64_t dir_reserve_held(struct dir_store *dir);
+uint64_t dir_reserve_wanted(struct dir_store *dir);
+/* At open, with root_fd set. */
+void dir_reserve_init(struct dir_store *dir);
+/* Is that a lack of room? */
+bool dir_is_full(int result);
+/* Of a file system. */
+uint64_t dir_total_bytes(const struct statfs *space);
+uint64_t dir_free_bytes(const struct statfs *space);
+
 /* --- dir-objects.c: carrying out a request in this thread ----------------- */
 
 /* Everything, waiting as long as it takes; returns the result. */
@@ -163,6 +209,11 @@ int dir_transfer(struct dir_store *dir, struct dir_file *file,
                  struct store_request *request, uint64_t done_bytes);
 /* Fill the request's buffers from that byte on with zeroes. */
 void dir_fill_zeroes(struct store_request *request, uint64_t from_bytes);
+/* The same, and metadata gets room for it. */
+int dir_transfer_rest(struct dir_store *dir, struct dir_file *file,
+                      struct store_request *request, uint64_t done_bytes);
+/* Is the object one of data, or may it use the reserve? */
+bool dir_is_metadata(const struct store_object *name);
 /* Can the request go to the disk as it is? */
 bool dir_is_aligned(const struct dir_store *dir,
                     const struct store_request *request);
@@ -310,6 +361,8 @@ struct dir_store {
     gint look_only;             /* atomic: listing cleans nothing up */
     gint root_synced;           /* atomic: since we are here */
     struct dir_pool pool;
+    struct dir_reserve reserve;
+    unsigned warning_percent, critical_percent;     /* of space in use */
 
     GMutex lock;                /* guards all below */
     GCond synced;               /* some sync_point stopped running */

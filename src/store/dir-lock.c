@@ -122,13 +122,11 @@ static int read_record(int fd, struct lock_record *record)
     return record->torn_count == SLOT_COUNT ? -EUCLEAN : 0;
 }
 
-static int write_slot(struct dir_lock *lock)
+static int write_slot_once(struct dir_lock *lock, struct dir_lock_slot *slot)
 {
-    off_t at = (off_t)sizeof(struct dir_lock_slot) * lock->next_slot;
-    struct dir_lock_slot slot;
-    struct iovec iov = {&slot, sizeof(slot)};
+    off_t at = (off_t)sizeof(*slot) * lock->next_slot;
+    struct iovec iov = {slot, sizeof(*slot)};
 
-    encode(&lock->owner, &slot);
     while (iov.iov_len > 0) {
         ssize_t put = sys.pwritev2(lock->fd, &iov, 1, at, 0);
 
@@ -140,8 +138,24 @@ static int write_slot(struct dir_lock *lock)
         iov.iov_len -= (size_t)put;
         at += put;
     }
-    lock->next_slot = !lock->next_slot;
     return TEMP_FAILURE_RETRY(sys.fdatasync(lock->fd)) < 0 ? -errno : 0;
+}
+
+/* A second try writes the same to the same slot: the other one stays good. */
+static int write_slot(struct dir_lock *lock)
+{
+    struct dir_loan loan = {sizeof(struct dir_lock_slot)};
+    struct dir_lock_slot slot;
+    int result;
+
+    encode(&lock->owner, &slot);
+    do {
+        result = write_slot_once(lock, &slot);
+    } while (dir_reserve_lend(lock->lock.store->state, &loan, result));
+    if (result == 0) {
+        lock->next_slot = !lock->next_slot;
+    }
+    return result;
 }
 
 /* --- Files ---------------------------------------------------------------- */
@@ -228,9 +242,12 @@ static int take_file(struct dir_store *dir, const char *path, int operation,
                      int *busy_fd)
 {
     for (int tries = 0; tries < 8; tries++) {
-        int fd = open_lock_file(dir, path);
-        int result;
+        struct dir_loan loan = {0};
+        int fd, result;
 
+        do {
+            fd = open_lock_file(dir, path);
+        } while (dir_reserve_lend(dir, &loan, fd));
         if (fd < 0) {
             return fd;
         }
@@ -404,9 +421,9 @@ void dir_admit_readers(struct store_lock *base)
 
 /* Both slots are torn: the token goes on from the clock in nanoseconds, which
  * no count of acquisitions has reached. */
-static int mend_record(int fd)
+static int mend_record(struct store *store, int fd)
 {
-    struct dir_lock lock = {.fd = fd};
+    struct dir_lock lock = {.lock.store = store, .fd = fd};
     struct lock_record record;
     int result = read_record(fd, &record);
 
@@ -431,7 +448,7 @@ int dir_reset_lock(struct store *store, const struct id128 *id,
         sys.close(busy_fd);
         return error_set(error, EBUSY, "somebody holds it");
     }
-    result = fd < 0 ? fd : mend_record(fd);
+    result = fd < 0 ? fd : mend_record(store, fd);
     if (fd >= 0) {
         sys.close(fd);
     }
@@ -462,6 +479,9 @@ int dir_lock(struct store *store, const struct id128 *id,
         return result;
     }
     dir_cache_age(store->state);
+    if (mode == STORE_LOCK_WRITE) {
+        dir_reserve_look(store->state);
+    }
     *result_lock = &lock->lock;
     return 0;
 }
@@ -475,6 +495,7 @@ void dir_unlock(struct store_lock *base)
         lock->owner.open = false;
         /* If that fails, the record says what it would after a crash. */
         write_slot(lock);
+        dir_reserve_tend(base->store->state);
     }
     if (lock->fd >= 0) {
         sys.close(lock->fd);

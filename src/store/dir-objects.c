@@ -160,6 +160,26 @@ int dir_transfer(struct dir_store *dir, struct dir_file *file,
     return 0;
 }
 
+bool dir_is_metadata(const struct store_object *name)
+{
+    return name->kind != STORE_BLOCK;
+}
+
+/* A try that failed has lost nothing that the next one doesn't write again:
+ * metadata is synced by its own write, or created by it (D6). */
+int dir_transfer_rest(struct dir_store *dir, struct dir_file *file,
+                      struct store_request *request, uint64_t done_bytes)
+{
+    struct dir_loan loan = {request->length_bytes};
+    int result;
+
+    do {
+        result = dir_transfer(dir, file, request, done_bytes);
+    } while (dir_is_metadata(&request->object) &&
+             dir_reserve_lend(dir, &loan, result));
+    return result;
+}
+
 static int do_read(struct dir_store *dir, struct store_request *request)
 {
     struct dir_file *file;
@@ -290,7 +310,21 @@ static int change_durably(struct dir_store *dir, struct dir_file *file,
     return sync_object(dir, file, &request->object);
 }
 
-static int do_change(struct dir_store *dir, struct store_request *request)
+/* An object that there was no room for: what it got is needed elsewhere.  If
+ * that fails, the next who makes it removes it. */
+static void unmake(struct dir_store *dir, const struct store_object *name)
+{
+    char path[DIR_PATH_BYTES];
+
+    dir_object_path(name, path);
+    if (dir_unlink(dir, path) == 0) {
+        dir_file_removed(dir, name);
+        *strrchr(path, '/') = '\0';
+        dir_folder_changed(dir, path);
+    }
+}
+
+static int change_once(struct dir_store *dir, struct store_request *request)
 {
     struct dir_file *file;
     int result;
@@ -310,6 +344,37 @@ static int do_change(struct dir_store *dir, struct store_request *request)
     } else {
         result = change(dir, file, request);
         dir_file_put(dir, file, true);
+    }
+    if ((request->flags & STORE_CREATE) && dir_is_full(result)) {
+        unmake(dir, &request->object);
+    }
+    return result;
+}
+
+/* May it use the reserve?  Data may not; but an empty object has none, and
+ * punching gives room back. */
+static bool may_borrow(const struct store_request *request)
+{
+    return dir_is_metadata(&request->object) || request->op == STORE_PUNCH ||
+           request->length_bytes == 0;
+}
+
+/* A second try begins anew and does all of it (D6): it creates the object anew,
+ * writes and syncs the same bytes. */
+static int do_change(struct dir_store *dir, struct store_request *request)
+{
+    struct dir_loan loan = {request->length_bytes};
+    int result;
+
+    if (!may_borrow(request)) {
+        result = request->flags & STORE_CREATE ? dir_reserve_guard(dir) : 0;
+        return result < 0 ? result : change_once(dir, request);
+    }
+    do {
+        result = change_once(dir, request);
+    } while (dir_reserve_lend(dir, &loan, result));
+    if (request->op == STORE_PUNCH) {
+        dir_reserve_tend(dir);
     }
     return result;
 }
@@ -331,10 +396,13 @@ static int do_sync(struct dir_store *dir, struct store_request *request)
 static int do_remove(struct dir_store *dir, struct store_request *request)
 {
     char path[DIR_PATH_BYTES];
+    struct dir_loan loan = {0};
     int result;
 
     dir_object_path(&request->object, path);
-    result = dir_unlink(dir, path);
+    do {
+        result = dir_unlink(dir, path);
+    } while (dir_reserve_lend(dir, &loan, result));
     if (result < 0 && result != -ENOENT) {
         return result;
     }
@@ -342,6 +410,7 @@ static int do_remove(struct dir_store *dir, struct store_request *request)
     /* Also when it was gone: who removed it may not have synced that. */
     *strrchr(path, '/') = '\0';
     dir_folder_changed(dir, path);
+    dir_reserve_tend(dir);
     return 0;
 }
 

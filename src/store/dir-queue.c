@@ -258,7 +258,8 @@ static void aio_done(struct dir_queue *queue, const struct io_event *event)
         dir_fill_zeroes(request, (uint64_t)got);
         dir_file_put(queue->dir, file, false);
         complete(queue, request, 0);
-    } else if (got >= 0 || got == -EINVAL || got == -EAGAIN) {
+    } else if (got >= 0 || got == -EINVAL || got == -EAGAIN ||
+               (dir_is_full((int)got) && dir_is_metadata(&request->object))) {
         to_pool(queue, request, file, got < 0 ? 0 : (uint64_t)got);
     } else {
         dir_file_put(queue->dir, file, !read);

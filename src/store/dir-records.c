@@ -231,9 +231,9 @@ static int take_name(int folder_fd, const char *temporary, const char *leaf,
                : 0;
 }
 
-/* -ENOENT when a cleaner took the temporary file before it was locked. */
-static int put_in_folder(int folder_fd, const char *leaf, const void *value,
-                         size_t bytes, bool exclusive)
+/* One try; returns the locked file's descriptor. */
+static int put_name(int folder_fd, const char *leaf, const void *value,
+                    size_t bytes, bool exclusive)
 {
     char temporary[64];
     int fd = write_temporary(folder_fd, temporary, value, bytes);
@@ -245,10 +245,39 @@ static int put_in_folder(int folder_fd, const char *leaf, const void *value,
     result = take_name(folder_fd, temporary, leaf, exclusive);
     if (result < 0) {
         sys.unlinkat(folder_fd, temporary, 0);
-    } else {
-        result = sync_fd(folder_fd);
+        sys.close(fd);
+        return result;
     }
+    return fd;
+}
+
+/* -ENOENT when a cleaner took the temporary file before it was locked.  What
+ * has its name isn't tried again. */
+static int put_in_folder(struct dir_store *dir, int folder_fd, const char *leaf,
+                         const void *value, size_t bytes, bool exclusive)
+{
+    struct dir_loan loan = {bytes};
+    int fd, result;
+
+    do {
+        fd = put_name(folder_fd, leaf, value, bytes, exclusive);
+    } while (dir_reserve_lend(dir, &loan, fd));
+    if (fd < 0) {
+        return fd;
+    }
+    result = sync_fd(folder_fd);
     sys.close(fd);
+    return result;
+}
+
+static int make_folders(struct dir_store *dir, const char *path)
+{
+    struct dir_loan loan = {0};
+    int result;
+
+    do {
+        result = dir_make_parents(dir, path);
+    } while (dir_reserve_lend(dir, &loan, result));
     return result;
 }
 
@@ -263,7 +292,7 @@ int dir_put_file(struct dir_store *dir, const char *path, const void *value,
         int folder_fd = dir_open_parent(dir, path, &leaf);
 
         if (folder_fd == -ENOENT) {
-            result = dir_make_parents(dir, path);
+            result = make_folders(dir, path);
             if (result < 0) {
                 return result;
             }
@@ -272,7 +301,8 @@ int dir_put_file(struct dir_store *dir, const char *path, const void *value,
         if (folder_fd < 0) {
             return folder_fd;
         }
-        result = put_in_folder(folder_fd, leaf, value, bytes, exclusive);
+        result = put_in_folder(dir, folder_fd, leaf, value, bytes,
+                               exclusive);
         sys.close(folder_fd);
     }
     return result < 0 ? result : dir_folders_sync(dir, path);
@@ -300,12 +330,15 @@ static int drop_file(struct dir_store *dir, const char *path)
 {
     const char *leaf;
     int folder_fd = dir_open_parent(dir, path, &leaf);
+    struct dir_loan loan = {0};
     int result;
 
     if (folder_fd < 0) {
         return folder_fd == -ENOENT ? 0 : folder_fd;
     }
-    result = sys.unlinkat(folder_fd, leaf, 0) < 0 ? -errno : 0;
+    do {
+        result = sys.unlinkat(folder_fd, leaf, 0) < 0 ? -errno : 0;
+    } while (dir_reserve_lend(dir, &loan, result));
     if (result == 0 || result == -ENOENT) {
         result = sync_fd(folder_fd);
     }
@@ -323,6 +356,7 @@ int dir_drop(struct store *store, const struct store_record *record,
         return result;
     }
     result = drop_file(store->state, path);
+    dir_reserve_tend(store->state);
     return result < 0 ? error_set_errno(error, -result, "cannot remove %s/%s",
                                         dir_path_of(store), path)
                       : 0;

@@ -242,12 +242,16 @@ int dir_remove_all(struct store *store, enum store_kind kind,
                    const struct id128 *id, GError **error)
 {
     struct dir_store *dir = store->state;
+    struct dir_loan loan = {0};
     char path[DIR_PATH_BYTES];
     int result;
 
     dir_id_path(kind, id, path);
-    result = remove_id(dir, path);
+    do {
+        result = remove_id(dir, path);
+    } while (dir_reserve_lend(dir, &loan, result));
     dir_files_removed(dir, kind, id);
+    dir_reserve_look(dir);
     return result < 0 ? error_set_errno(error, -result, "cannot remove %s/%s",
                                         dir_path_of(store), path)
                       : 0;

@@ -251,7 +251,7 @@ static enum place place_at_top(const char *name)
     if (strcmp(name, "lost+found") == 0 || strcmp(name, DIR_ASIDE) == 0) {
         return PLACE_IGNORED;
     }
-    if (strcmp(name, DIR_FORMAT_NAME) == 0) {
+    if (strcmp(name, DIR_FORMAT_NAME) == 0 || strcmp(name, DIR_RESERVE) == 0) {
         return PLACE_FILE;
     }
     return strcmp(name, "names") == 0 || strcmp(name, "intents") == 0 ||
@@ -453,14 +453,26 @@ static char *aside_name(const char *path)
     return name;
 }
 
+static int make_aside(struct dir_store *dir)
+{
+    struct dir_loan loan = {0};
+    int result;
+
+    do {
+        result = sys.mkdirat(dir->root_fd, DIR_ASIDE, 0700) < 0 ? -errno : 0;
+    } while (dir_reserve_lend(dir, &loan, result));
+    return result == -EEXIST ? 0 : result;
+}
+
 static int open_aside(struct dir_store *dir, bool create)
 {
     int fd = dir_open(dir, DIR_ASIDE, O_RDONLY | O_DIRECTORY);
 
     if (fd == -ENOENT && create) {
-        if (sys.mkdirat(dir->root_fd, DIR_ASIDE, 0700) < 0 &&
-            errno != EEXIST) {
-            return -errno;
+        int result = make_aside(dir);
+
+        if (result < 0) {
+            return result;
         }
         if (TEMP_FAILURE_RETRY(sys.fsync(dir->root_fd)) < 0) {
             return -errno;
@@ -484,17 +496,29 @@ static int open_folder_of(struct dir_store *dir, const char *path,
                : -ENAMETOOLONG;
 }
 
-static int move_aside(int folder_fd, const char *leaf, int aside_fd,
-                      const char *name)
+/* A rename that doesn't replace. */
+static int move(struct dir_store *dir, int from_fd, const char *from, int to_fd,
+                const char *to)
+{
+    struct dir_loan loan = {0};
+    int result;
+
+    do {
+        result = sys.renameat2(from_fd, from, to_fd, to, RENAME_NOREPLACE) < 0
+                     ? -errno
+                     : 0;
+    } while (dir_reserve_lend(dir, &loan, result));
+    return result;
+}
+
+static int move_aside(struct dir_store *dir, int folder_fd, const char *leaf,
+                      int aside_fd, const char *name)
 {
     g_autofree char *free_name = g_strdup(name);
     int result;
 
     for (unsigned copy = 2;; copy++) {
-        result = sys.renameat2(folder_fd, leaf, aside_fd, free_name,
-                               RENAME_NOREPLACE) < 0
-                     ? -errno
-                     : 0;
+        result = move(dir, folder_fd, leaf, aside_fd, free_name);
         if (result != -EEXIST) {
             break;
         }
@@ -539,7 +563,7 @@ int dir_set_aside(struct store *store, const struct store_thing *thing,
     }
     if (result >= 0) {
         name = aside_name(path->str);
-        result = move_aside(folder_fd, leaf, aside_fd, name);
+        result = move_aside(dir, folder_fd, leaf, aside_fd, name);
         forget(dir, thing);
         sys.close(aside_fd);
     }
@@ -556,8 +580,12 @@ static int move_back(struct dir_store *dir, int aside_fd, const char *name,
                      const char *path)
 {
     const char *leaf;
-    int folder_fd, result = dir_make_parents(dir, path);
+    struct dir_loan loan = {0};
+    int folder_fd, result;
 
+    do {
+        result = dir_make_parents(dir, path);
+    } while (dir_reserve_lend(dir, &loan, result));
     if (result < 0) {
         return result;
     }
@@ -567,10 +595,7 @@ static int move_back(struct dir_store *dir, int aside_fd, const char *name,
     }
     /* An empty folder is in nobody's way. */
     sys.unlinkat(folder_fd, leaf, AT_REMOVEDIR);
-    result = sys.renameat2(aside_fd, name, folder_fd, leaf,
-                           RENAME_NOREPLACE) < 0
-                 ? -errno
-                 : 0;
+    result = move(dir, aside_fd, name, folder_fd, leaf);
     if (result == 0 && (TEMP_FAILURE_RETRY(sys.fsync(folder_fd)) < 0 ||
                         TEMP_FAILURE_RETRY(sys.fsync(aside_fd)) < 0)) {
         result = -errno;

@@ -35,8 +35,8 @@ static void run_request(struct dir_store *dir, struct store_request *request)
     struct dir_pooled pooled = *dir_pooled(request);
 
     if (pooled.file) {
-        request->result = dir_transfer(dir, pooled.file, request,
-                                       pooled.done_bytes);
+        request->result = dir_transfer_rest(dir, pooled.file, request,
+                                            pooled.done_bytes);
         dir_file_put(dir, pooled.file, request->op == STORE_WRITE);
     } else {
         request->result = dir_execute(dir, request);

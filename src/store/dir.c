@@ -8,6 +8,8 @@
  *   fds=N                     open files kept, 4 to 65536; by default 4096
  *                             or half of what the process may have
  *   threads=N                 for what may block, 1 to 256
+ *   warning=N, critical=N     percent of space in use from which status says
+ *                             so; 80 and 95
  */
 #include "store/dir-internal.h"
 
@@ -23,11 +25,12 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
-#include <sys/statvfs.h>
 #include <unistd.h>
 
 #define FDS_DEFAULT 4096
 #define THREADS_DEFAULT 16
+#define WARNING_DEFAULT 80
+#define CRITICAL_DEFAULT 95
 
 static const char *const store_folders[] = {"names", "intents", "maps",
                                             "blocks"};
@@ -152,6 +155,9 @@ static int create_store(struct dir_store *dir, const char *path, GError **error)
                                path);
     }
     result = read_format(dir, path, error);
+    if (result == 0) {
+        dir_reserve_look(dir);
+    }
     return result == -ENOENT ? error_set(error, ENOENT, "%s vanished", path)
                              : result;
 }
@@ -194,27 +200,28 @@ struct alignment {
     uint32_t offset_bytes, memory_bytes;
 };
 
-/* Can one unit be written and read back? */
-static bool try_alignment(int fd, const struct alignment *alignment)
+/* Can one unit be written and read back?  -ENOSPC: can't tell. */
+static int try_alignment(int fd, const struct alignment *alignment)
 {
     size_t bytes = alignment->offset_bytes;
     struct iovec iov = {NULL, bytes};
-    bool works;
+    bool works, full;
 
     if (posix_memalign(&iov.iov_base, MAX(alignment->memory_bytes, 64),
                        bytes)) {
-        return false;
+        return -ENOMEM;
     }
     memset(iov.iov_base, 0x5a, bytes);
     works = TEMP_FAILURE_RETRY(sys.pwritev2(fd, &iov, 1, (off_t)bytes, 0)) ==
             (ssize_t)bytes;
+    full = !works && dir_is_full(-errno);
     memset(iov.iov_base, 0, bytes);
     works = works &&
             TEMP_FAILURE_RETRY(sys.preadv2(fd, &iov, 1, (off_t)bytes, 0)) ==
                 (ssize_t)bytes &&
             *(uint8_t *)iov.iov_base == 0x5a;
     free(iov.iov_base);
-    return works;
+    return works ? 0 : full ? -ENOSPC : -EINVAL;
 }
 
 /* What the kernel says, if it does. */
@@ -234,20 +241,22 @@ static bool ask_alignment(int fd, struct alignment *alignment)
     return false;
 }
 
+/* In a full file system nothing can be tried: then what the kernel says is
+ * believed, or what does anywhere. */
 static bool find_alignment(int fd, struct alignment *alignment)
 {
     static const uint32_t likely_bytes[] = {512, 4096};
+    int result = -EINVAL;
 
     if (ask_alignment(fd, alignment)) {
-        return try_alignment(fd, alignment);
+        result = try_alignment(fd, alignment);
+        return result == 0 || result == -ENOSPC;
     }
-    for (size_t i = 0; i < G_N_ELEMENTS(likely_bytes); i++) {
+    for (size_t i = 0; i < G_N_ELEMENTS(likely_bytes) && result != 0; i++) {
         *alignment = (struct alignment){likely_bytes[i], likely_bytes[i]};
-        if (try_alignment(fd, alignment)) {
-            return true;
-        }
+        result = try_alignment(fd, alignment);
     }
-    return false;
+    return result == 0 || result == -ENOSPC;
 }
 
 /* A file to try on, without a name if the file system can. */
@@ -272,18 +281,34 @@ static int open_trial(struct dir_store *dir)
     return fd;
 }
 
+/* Nothing can be made there, but does the system open files so? */
+static bool full_opens_direct(struct dir_store *dir)
+{
+    int fd;
+
+    if (!dir_is_full(-errno)) {
+        return false;
+    }
+    fd = dir_open(dir, DIR_FORMAT_NAME, O_RDONLY | O_DIRECT);
+    if (fd >= 0) {
+        sys.close(fd);
+    }
+    return fd >= 0;
+}
+
 /* Does O_DIRECT work here?  Then sets the store's alignments. */
 static bool probe_direct(struct dir_store *dir)
 {
-    struct alignment alignment;
+    struct alignment alignment = {4096, 4096};
     int fd = open_trial(dir);
     bool works;
 
     if (fd < 0) {
-        return false;
+        works = full_opens_direct(dir);
+    } else {
+        works = find_alignment(fd, &alignment);
+        sys.close(fd);
     }
-    works = find_alignment(fd, &alignment);
-    sys.close(fd);
     if (works) {
         dir->store->alignment_bytes = alignment.offset_bytes;
         dir->store->memory_alignment_bytes = MAX(alignment.memory_bytes, 1);
@@ -380,27 +405,53 @@ static void dir_store_free(struct dir_store *dir)
     g_free(dir);
 }
 
+struct numbers {
+    uint64_t fds, threads, warning, critical;
+};
+
+static int get_numbers(GHashTable *options, struct numbers *numbers,
+                       GError **error)
+{
+    const struct {
+        const char *key;
+        uint64_t min, max, *value;
+    } all[] = {
+        {"fds", 4, 65536, &numbers->fds},
+        {"threads", 1, 256, &numbers->threads},
+        {"warning", 1, 100, &numbers->warning},
+        {"critical", 1, 100, &numbers->critical},
+    };
+    int result = 0;
+
+    for (size_t i = 0; i < G_N_ELEMENTS(all) && result == 0; i++) {
+        result = location_get_number(options, all[i].key, all[i].min,
+                                     all[i].max, all[i].value, error);
+    }
+    return result;
+}
+
 static int dir_store_open(struct store *store, const char *path,
                           GHashTable *options, unsigned flags, GError **error)
 {
-    static const char *const known[] = {"io", "fds", "threads", NULL};
-    uint64_t fds = default_fds(), threads = THREADS_DEFAULT;
+    static const char *const known[] = {"io", "fds", "threads", "warning",
+                                        "critical", NULL};
+    struct numbers numbers = {default_fds(), THREADS_DEFAULT, WARNING_DEFAULT,
+                              CRITICAL_DEFAULT};
     struct dir_store *dir;
     int result = location_check_options(options, "dir", known, error);
 
     if (result == 0) {
-        result = location_get_number(options, "fds", 4, 65536, &fds, error);
-    }
-    if (result == 0) {
-        result = location_get_number(options, "threads", 1, 256, &threads,
-                                     error);
+        result = get_numbers(options, &numbers, error);
     }
     if (result < 0) {
         return result;
     }
     dir = dir_store_new(store, path);
+    dir->warning_percent = (unsigned)numbers.warning;
+    dir->critical_percent = (unsigned)numbers.critical;
     result = open_root(dir, path, error);
     if (result == 0) {
+        dir_reserve_init(dir);
         result = find_store(dir, path, flags, error);
     }
     if (result == 0) {
@@ -410,8 +461,8 @@ static int dir_store_open(struct store *store, const char *path,
         dir_store_free(dir);
         return result;
     }
-    dir_cache_init(dir, (unsigned)fds);
-    dir_pool_init(&dir->pool, (unsigned)threads);
+    dir_cache_init(dir, (unsigned)numbers.fds);
+    dir_pool_init(&dir->pool, (unsigned)numbers.threads);
     store->full_size = true;
     store->state = dir;
     return 0;
@@ -424,6 +475,7 @@ static void dir_store_close(struct store *store)
     dir_pool_clear(&dir->pool);
     dir_queues_clear(dir);
     dir_cache_clear(dir);
+    dir_reserve_tend(dir);
     dir_store_free(dir);
 }
 
@@ -431,15 +483,21 @@ static int dir_status(struct store *store, struct store_status *status,
                       GError **error)
 {
     struct dir_store *dir = store->state;
-    struct statvfs space;
+    struct statfs space;
 
-    if (fstatvfs(dir->root_fd, &space) < 0) {
+    if (sys.fstatfs(dir->root_fd, &space) < 0) {
         return error_set_errno(error, errno, "cannot ask for the space in %s",
                                dir->path);
     }
     *status = (struct store_status){
-        .total_bytes = (uint64_t)space.f_blocks * space.f_frsize,
-        .free_bytes = (uint64_t)space.f_bavail * space.f_frsize,
+        .total_bytes = dir_total_bytes(&space),
+        .free_bytes = dir_free_bytes(&space),
+        .file_count = space.f_files,
+        .free_file_count = space.f_ffree,
+        .reserve_bytes = dir_reserve_held(dir),
+        .reserve_wanted_bytes = dir_reserve_wanted(dir),
+        .warning_percent = dir->warning_percent,
+        .critical_percent = dir->critical_percent,
     };
     g_strlcpy(status->io,
               dir->direct ? "direct (libaio)" : "buffered (threads)",

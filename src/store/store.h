@@ -163,6 +163,11 @@ struct store;
 struct store_status {
     char io[32];
     uint64_t total_bytes, free_bytes;
+    uint64_t file_count, free_file_count;   /* 0, 0: no limit is known */
+    /* Kept for metadata when all else is full, and how much that should be. */
+    uint64_t reserve_bytes, reserve_wanted_bytes;
+    /* Of space in use, from which people want to be told; 0: never. */
+    unsigned warning_percent, critical_percent;
 };
 
 #define STORE_OPEN_CREATE 0x1u

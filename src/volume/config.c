@@ -25,7 +25,8 @@
 const char *config_system_path = "/etc/archipelago.conf";
 
 /* Keys of a store's group that become options of its location. */
-static const char *const option_keys[] = {"io", "fds"};
+static const char *const option_keys[] = {"io", "fds", "warning",
+                                          "critical"};
 
 /* What was read, searched in this order. */
 typedef struct config {

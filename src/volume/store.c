@@ -8,6 +8,9 @@
 #include <errno.h>
 #include <string.h>
 
+/* With less free there is no room for one more object of the smallest size. */
+#define SPACE_LEAST_BYTES 65536u
+
 /* The default directory is made with its parents: nothing must be set up. */
 static void default_make(const char *location)
 {
@@ -59,6 +62,39 @@ void archip_store_close(archip_store *store)
     }
 }
 
+/* Is that much of it in use? */
+static bool is_used(uint64_t free_count, uint64_t total, unsigned percent)
+{
+    return percent > 0 && total > 0 &&
+           (double)(total - MIN(free_count, total)) * 100 >=
+               (double)total * percent;
+}
+
+static bool is_past(const struct store_status *status, unsigned percent)
+{
+    return is_used(status->free_bytes, status->total_bytes, percent) ||
+           is_used(status->free_file_count, status->file_count, percent);
+}
+
+/* Data gets nothing of what the reserve lacks. */
+static archip_space space_level(const struct store_status *status)
+{
+    uint64_t lacking = status->reserve_wanted_bytes -
+                       MIN(status->reserve_bytes, status->reserve_wanted_bytes);
+
+    if (status->total_bytes == 0) {
+        return ARCHIP_SPACE_UNKNOWN;
+    }
+    if (status->free_bytes < SPACE_LEAST_BYTES ||
+        (lacking > 0 && status->free_bytes < lacking) ||
+        (status->file_count > 0 && status->free_file_count == 0)) {
+        return ARCHIP_SPACE_FULL;
+    }
+    return is_past(status, status->critical_percent)  ? ARCHIP_SPACE_CRITICAL
+           : is_past(status, status->warning_percent) ? ARCHIP_SPACE_WARNING
+                                                      : ARCHIP_SPACE_OK;
+}
+
 int archip_store_get_status(archip_store *store, archip_store_status *status)
 {
     struct store_status own = { 0 };
@@ -71,6 +107,13 @@ int archip_store_get_status(archip_store *store, archip_store_status *status)
         .total_bytes = own.total_bytes,
         .free_bytes = own.free_bytes,
         .alignment_bytes = store->store->alignment_bytes,
+        .space = space_level(&own),
+        .reserve_bytes = own.reserve_bytes,
+        .reserve_wanted_bytes = own.reserve_wanted_bytes,
+        .file_count = own.file_count,
+        .free_file_count = own.free_file_count,
+        .warning_percent = own.warning_percent,
+        .critical_percent = own.critical_percent,
     };
     g_strlcpy(status->driver, store->store->driver->name,
               sizeof(status->driver));

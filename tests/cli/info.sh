@@ -15,7 +15,7 @@ a info v --bytes | grep -Eq '^Size: +3145728$'
 a info v --json > out
 equal "$(json 'sorted(j)' < out)" "['block_bytes', 'clean', 'created', \
 'description', 'generation', 'holder', 'id', 'name', 'object_bytes', \
-'object_count', 'protected', 'readonly', 'size_bytes']"
+'object_count', 'protected', 'readonly', 'size_bytes', 'store']"
 equal "$(json 'len(j["id"]), j["block_bytes"], j["object_count"]' < out)" \
     "(32, 4096, 0)"
 json '__import__("datetime").datetime.strptime(j["created"],

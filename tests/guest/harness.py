@@ -99,10 +99,11 @@ class Store:
         return [NBDKIT_PLUGIN, 'store=' + self.location, 'volume=' + name]
 
     def allocated_bytes(self):
-        """What the store's files take, asked of the file system."""
+        """What the store's files take, asked of the file system; without what
+        it keeps back for when that is full."""
         return sum(os.lstat(os.path.join(here, name)).st_blocks * 512
                    for here, _, names in os.walk(self.directory)
-                   for name in names)
+                   for name in names if name != 'reserve')
 
 
 class Nbdkit:

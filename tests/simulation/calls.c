@@ -20,7 +20,6 @@
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <sys/file.h>
-#include <sys/statvfs.h>
 #include <unistd.h>
 
 #define FD_FIRST 100000
@@ -175,6 +174,36 @@ static bool inject_interrupt(void)
     return true;
 }
 
+/* Is there no room for what of that range isn't there yet?  With errors off
+ * there always is. */
+static bool is_full(const struct inode *inode, uint64_t offset, uint64_t end)
+{
+    uint64_t needed = 0;
+
+    if (!disk.capacity_chunks || !disk.error_once_in) {
+        return false;
+    }
+    for (uint64_t at = offset; at < end; at = (at / CHUNK + 1) * CHUNK) {
+        needed += !file_is_data(inode, at);
+    }
+    if (!needed || disk_used() + needed <= disk.capacity_chunks) {
+        return false;
+    }
+    disk.injected++;
+    disk_note("the disk is full");
+    return true;
+}
+
+/* The same for a new file, folder or entry. */
+static bool is_full_for_more(void)
+{
+    bool is = disk.capacity_chunks && disk.error_once_in &&
+              disk_used() >= disk.capacity_chunks;
+
+    disk.injected += is;
+    return is;
+}
+
 /* --- Paths ---------------------------------------------------------------- */
 
 /* The folder that the path's last part lies in, from `start` on; NULL with
@@ -258,6 +287,9 @@ static int open_at(struct inode *folder, const char *path, int flags)
     }
     if (inject("creating", random_below(2) ? ENOSPC : EIO)) {
         return -1;
+    }
+    if (is_full_for_more()) {
+        return fail(ENOSPC);
     }
     inode = inode_new(false);
     folder_change(folder, NULL, leaf, inode);
@@ -364,6 +396,9 @@ static ssize_t do_write(struct descriptor *descriptor,
         }
         return -error;
     }
+    if (is_full(inode, offset, offset + length)) {
+        return -ENOSPC;
+    }
     file_write(inode, offset, bytes, length);
     if (flags & RWF_DSYNC) {
         if (inject_kind(FAULT_SYNC, "write's sync", EIO)) {
@@ -429,6 +464,25 @@ static ssize_t sim_pwritev2(int fd, const struct iovec *iov, int count,
     return done < 0 ? fail((int)-done) : done;
 }
 
+/* What isn't there yet, as zeroes that take their room. */
+static int allocate(struct inode *inode, uint64_t offset, uint64_t end)
+{
+    static const uint8_t zeroes[CHUNK];
+
+    disk_note("allocate %u: %#zx+%#zx", inode->number, (size_t)offset,
+              (size_t)(end - offset));
+    if (is_full(inode, offset, end)) {
+        return fail(ENOSPC);
+    }
+    for (uint64_t at = offset; at < end; at = (at / CHUNK + 1) * CHUNK) {
+        if (!file_is_data(inode, at)) {
+            file_write(inode, at, zeroes, MIN(end, (at / CHUNK + 1) * CHUNK) -
+                                              at);
+        }
+    }
+    return 0;
+}
+
 static int sim_fallocate(int fd, int mode, off_t offset, off_t length)
 {
     struct inode *inode = fd_inode(fd);
@@ -440,6 +494,9 @@ static int sim_fallocate(int fd, int mode, off_t offset, off_t length)
     }
     if (inject("fallocate", random_below(2) ? ENOSPC : EIO)) {
         return -1;
+    }
+    if (mode == 0) {
+        return allocate(inode, (uint64_t)offset, end);
     }
     disk_note("%s %u: %#zx+%#zx",
               mode & FALLOC_FL_PUNCH_HOLE ? "punch" : "zero", inode->number,
@@ -600,6 +657,25 @@ static int sim_fstatat(int folder_fd, const char *path, struct stat *status,
     return 0;
 }
 
+static int sim_fstatfs(int fd, struct statfs *space)
+{
+    uint64_t used;
+
+    if (call_begin("fstatfs", 0, 0)) {
+        return -1;
+    }
+    *space = (struct statfs){
+        .f_bsize = CHUNK,
+        .f_blocks = 1u << 20,
+        .f_bavail = 1u << 20,
+    };
+    if (disk.capacity_chunks && disk.error_once_in) {
+        used = MIN(disk_used(), disk.capacity_chunks);
+        space->f_bavail = disk.capacity_chunks - used;
+    }
+    return 0;
+}
+
 static int sim_flock(int fd, int operation)
 {
     struct descriptor *descriptor = fd_get(fd);
@@ -645,6 +721,9 @@ static int sim_mkdirat(int folder_fd, const char *path, mode_t mode)
     }
     if (inject("mkdir", ENOSPC)) {
         return -1;
+    }
+    if (is_full_for_more()) {
+        return fail(ENOSPC);
     }
     disk_note("mkdir %s", path);
     folder_change(folder, NULL, path, inode_new(true));
@@ -1125,6 +1204,7 @@ void calls_install(void)
         .syncfs = sim_syncfs, .mkdirat = sim_mkdirat,
         .unlinkat = sim_unlinkat, .linkat = sim_linkat,
         .renameat2 = sim_renameat2, .fstatat = sim_fstatat,
+        .fstatfs = sim_fstatfs,
         .io_setup = sim_io_setup, .io_destroy = sim_io_destroy,
         .io_submit = sim_io_submit, .realtime_ns = sim_realtime_ns,
         .thread_number = fiber_number,

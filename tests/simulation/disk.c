@@ -11,8 +11,6 @@
 #include <stdio.h>
 #include <string.h>
 
-#define CHUNK 4096u
-
 struct disk disk;
 
 /* --- What happened -------------------------------------------------------- */
@@ -246,12 +244,6 @@ void file_read(const struct inode *inode, uint64_t offset, uint8_t *bytes,
     image_read(&inode->now, offset, bytes, length);
 }
 
-void file_resize(struct inode *inode, uint64_t size)
-{
-    g_assert(size >= inode->size_now);
-    inode->size_now = size;
-}
-
 /* The change is of whole sectors, for a sector is never a mixture: what of them
  * wasn't written comes along. */
 void file_write(struct inode *inode, uint64_t offset, const uint8_t *bytes,
@@ -275,6 +267,15 @@ void file_write(struct inode *inode, uint64_t offset, const uint8_t *bytes,
     }
 }
 
+/* What is cut off is zeroes if the file grows again. */
+void file_resize(struct inode *inode, uint64_t size)
+{
+    if (size < inode->size_now) {
+        file_write(inode, size, NULL, inode->size_now - size);
+    }
+    inode->size_now = size;
+}
+
 void file_write_torn(struct inode *inode, uint64_t offset,
                      const uint8_t *bytes, size_t length)
 {
@@ -286,6 +287,20 @@ void file_write_torn(struct inode *inode, uint64_t offset,
             file_write(inode, offset + at, bytes ? bytes + at : NULL, run);
         }
     }
+}
+
+uint64_t disk_used(void)
+{
+    uint64_t used = 0;
+
+    for (guint i = 0; i < disk.inodes->len; i++) {
+        const struct inode *inode = disk.inodes->pdata[i];
+
+        for (unsigned j = 0; inode->links > 0 && j < inode->now.count; j++) {
+            used += inode->now.chunks[j] != NULL;
+        }
+    }
+    return used;
 }
 
 bool file_is_data(const struct inode *inode, uint64_t offset)

@@ -35,6 +35,7 @@
 #include <sys/uio.h>
 
 #define SECTOR 512u
+#define CHUNK 4096u
 #define NAME_BYTES 64
 
 /* --- disk.c: files, directories, and what of them is durable -------------- */
@@ -102,6 +103,8 @@ struct disk {
     enum fault faults;          /* those injected */
     /* Each once in so many; 0: never. */
     unsigned error_once_in, short_once_in;
+    uint64_t capacity_chunks;   /* room for so many, while errors are on; 0:
+                                   for any */
     unsigned injected;          /* errors so far in this life */
     unsigned failed_syncs;      /* since the last power cut */
     struct failures failures;   /* of any file */
@@ -135,6 +138,8 @@ void file_write(struct inode *inode, uint64_t offset, const uint8_t *bytes,
 void file_write_torn(struct inode *inode, uint64_t offset,
                      const uint8_t *bytes, size_t length);
 void file_resize(struct inode *inode, uint64_t size);
+/* Chunks that all files with a name take. */
+uint64_t disk_used(void);
 bool file_is_data(const struct inode *inode, uint64_t offset);
 void file_sync(struct inode *inode);
 void file_sync_range(struct inode *inode, uint64_t start, uint64_t end);

@@ -430,6 +430,9 @@ static void life_begin(bool quiet)
     world.may_err = !quiet && world.error_once_in && !random_once_in(3);
     disk.error_once_in = world.may_err ? world.error_once_in : 0;
     disk.short_once_in = random_below(3) ? 0 : 12;
+    disk.capacity_chunks = world.may_err && random_once_in(3)
+                               ? disk_used() + random_below(40)
+                               : 0;
     fiber_switch_once_in = 1u << random_below(7);
     open_stores();
     for (unsigned i = 0; i < VOLUMES && !disk.dead; i++) {

@@ -15,5 +15,9 @@
 #define AIO_DEPTH 6
 #define UNSYNCED_MAX 24u
 #define CHUNK_BYTES (UINT64_C(1) << 13)
+#define RESERVE_BYTES_MAX (UINT64_C(20) << 12)
+#define RESERVE_FLOOR_BYTES (UINT64_C(20) << 12)
+#define RESERVE_UNIT_BYTES (UINT64_C(1) << 12)
+#define RESERVE_STEP_BYTES (UINT64_C(4) << 12)
 
 #endif

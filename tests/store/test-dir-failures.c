@@ -245,7 +245,7 @@ static void test_records_fail(void)
                     ==, 0);
     sys.fsync = failing_fsync;
     failing_errno = ENOSPC;
-    failures_left = 1;
+    failures_left = 100;        /* more than are made up for */
     g_assert_cmpint(driver->put(fixture.store, &record, "new", 3, false, NULL),
                     ==, -ENOSPC);
     failing_errno = EIO;
