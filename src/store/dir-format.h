@@ -33,7 +33,9 @@
 
 #define DIR_FORMAT_NAME "archipelago-store"
 #define DIR_TEMPORARY ".new-"
+#ifndef DIR_FAN_BITS            /* a simulation has its own */
 #define DIR_FAN_BITS 10
+#endif
 #define DIR_ASIDE "set-aside"
 #define DIR_ASIDE_SLASH '%'
 #define DIR_RESERVE "reserve"

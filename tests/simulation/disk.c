@@ -11,6 +11,8 @@
 #include <stdio.h>
 #include <string.h>
 
+#define CHUNK 4096u
+
 struct disk disk;
 
 /* --- What happened -------------------------------------------------------- */
@@ -45,10 +47,29 @@ static void image_clear(struct image *image)
     *image = (struct image){ 0 };
 }
 
+static void image_extend(struct image *image, unsigned needed)
+{
+    if (needed > image->count) {
+        image->chunks = g_renew(uint8_t *, image->chunks, needed);
+        memset(image->chunks + image->count, 0,
+               (needed - image->count) * sizeof(*image->chunks));
+        image->count = needed;
+    }
+}
+
+static void image_fill(struct image *image, unsigned chunk)
+{
+    if (!image->chunks[chunk]) {
+        image->chunks[chunk] = g_malloc0(CHUNK);
+        image->used++;
+    }
+}
+
 static void image_copy(struct image *to, const struct image *from)
 {
     image_clear(to);
     to->count = from->count;
+    to->used = from->used;
     to->chunks = g_new0(uint8_t *, from->count);
     for (unsigned i = 0; i < from->count; i++) {
         to->chunks[i] = from->chunks[i] ? g_memdup2(from->chunks[i], CHUNK)
@@ -61,25 +82,21 @@ static void image_write(struct image *image, uint64_t start, uint64_t end,
 {
     unsigned needed = (unsigned)((end + CHUNK - 1) / CHUNK);
 
-    if (bytes && needed > image->count) {
-        image->chunks = g_renew(uint8_t *, image->chunks, needed);
-        memset(image->chunks + image->count, 0,
-               (needed - image->count) * sizeof(*image->chunks));
-        image->count = needed;
+    if (bytes) {
+        image_extend(image, needed);
     }
     while (start < end) {
         unsigned chunk = (unsigned)(start / CHUNK), at = start % CHUNK;
         size_t length = MIN(end - start, CHUNK - at);
 
         if (bytes) {
-            if (!image->chunks[chunk]) {
-                image->chunks[chunk] = g_malloc0(CHUNK);
-            }
+            image_fill(image, chunk);
             memcpy(image->chunks[chunk] + at, bytes, length);
             bytes += length;
         } else if (chunk >= image->count) {
             return;
         } else if (length == CHUNK) {
+            image->used -= image->chunks[chunk] != NULL;
             g_clear_pointer(&image->chunks[chunk], g_free);
         } else if (image->chunks[chunk]) {
             memset(image->chunks[chunk] + at, 0, length);
@@ -117,6 +134,7 @@ struct inode *inode_new(bool is_folder)
 {
     struct inode *inode = g_new0(struct inode, 1);
 
+    disk.used++;
     inode->number = ++disk.last_inode;
     inode->is_folder = is_folder;
     if (is_folder) {
@@ -146,6 +164,16 @@ static void inode_free(gpointer data)
         image_clear(&inode->safe);
     }
     g_free(inode);
+}
+
+/* What it was like on the disk a power cut may bring back. */
+void inode_let_go(struct inode *inode)
+{
+    if (!inode->links && !inode->opens && !inode->released) {
+        inode->released = true;
+        disk.used -= 1 + inode->now.used;
+        image_clear(&inode->now);
+    }
 }
 
 void disk_new(void)
@@ -213,14 +241,16 @@ void folder_change(struct inode *folder, const char *remove, const char *add,
 
     g_strlcpy(change.remove, remove ? remove : "", sizeof(change.remove));
     g_strlcpy(change.add, add ? add : "", sizeof(change.add));
+    if (add) {
+        inode->links++;
+    }
     if (remove && (old = folder_find(folder, remove))) {
         old->inode->links--;
+        inode_let_go(old->inode);
     }
     if (add && (old = folder_find(folder, add))) {
         old->inode->links--;
-    }
-    if (add) {
-        inode->links++;
+        inode_let_go(old->inode);
     }
     entries_apply(folder->entries_now, &change);
     g_array_append_val(folder->entry_changes, change);
@@ -244,6 +274,61 @@ void file_read(const struct inode *inode, uint64_t offset, uint8_t *bytes,
     image_read(&inode->now, offset, bytes, length);
 }
 
+void file_resize(struct inode *inode, uint64_t size)
+{
+    uint64_t cut = (size + CHUNK - 1) / CHUNK * CHUNK;
+
+    if (size < inode->size_now) {
+        file_write(inode, size, NULL, MAX(cut, inode->size_now) - size);
+    }
+    inode->size_now = size;
+}
+
+void file_allocate(struct inode *inode, uint64_t offset, uint64_t length)
+{
+    uint64_t end = (offset + length + CHUNK - 1) / CHUNK;
+
+    image_extend(&inode->now, (unsigned)end);
+    for (uint64_t chunk = offset / CHUNK; chunk < end; chunk++) {
+        struct change change = { chunk * CHUNK, (chunk + 1) * CHUNK, NULL };
+
+        if (!inode->now.chunks[chunk]) {
+            image_fill(&inode->now, (unsigned)chunk);
+            disk.used++;
+            change.bytes = g_malloc0(CHUNK);
+            g_array_append_val(inode->changes, change);
+        }
+    }
+}
+
+static uint64_t units_left(void)
+{
+    return !disk.limit              ? UINT64_MAX
+           : disk.used < disk.limit ? disk.limit - disk.used
+                                    : 0;
+}
+
+bool disk_has_room(void)
+{
+    return units_left() > 0;
+}
+
+uint64_t file_room(const struct inode *inode, uint64_t offset, uint64_t length)
+{
+    uint64_t left = units_left(), end = offset + length, chunk;
+
+    for (chunk = offset / CHUNK; left < UINT64_MAX && chunk * CHUNK < end;
+         chunk++) {
+        bool there = file_is_data(inode, chunk * CHUNK);
+
+        if (!there && left == 0) {
+            return MAX(chunk * CHUNK, offset) - offset;
+        }
+        left -= !there;
+    }
+    return length;
+}
+
 /* The change is of whole sectors, for a sector is never a mixture: what of them
  * wasn't written comes along. */
 void file_write(struct inode *inode, uint64_t offset, const uint8_t *bytes,
@@ -254,8 +339,11 @@ void file_write(struct inode *inode, uint64_t offset, const uint8_t *bytes,
         .end = (offset + length + SECTOR - 1) / SECTOR * SECTOR,
     };
     bool whole = change.start == offset && change.end == offset + length;
+    unsigned before = inode->now.used;
 
     image_write(&inode->now, offset, offset + length, bytes);
+    disk.used += inode->now.used;
+    disk.used -= before;
     if (bytes || !whole) {
         change.bytes = g_malloc(change.end - change.start);
         image_read(&inode->now, change.start, change.bytes,
@@ -265,15 +353,6 @@ void file_write(struct inode *inode, uint64_t offset, const uint8_t *bytes,
     if (bytes) {
         inode->size_now = MAX(inode->size_now, offset + length);
     }
-}
-
-/* What is cut off is zeroes if the file grows again. */
-void file_resize(struct inode *inode, uint64_t size)
-{
-    if (size < inode->size_now) {
-        file_write(inode, size, NULL, inode->size_now - size);
-    }
-    inode->size_now = size;
 }
 
 void file_write_torn(struct inode *inode, uint64_t offset,
@@ -287,20 +366,6 @@ void file_write_torn(struct inode *inode, uint64_t offset,
             file_write(inode, offset + at, bytes ? bytes + at : NULL, run);
         }
     }
-}
-
-uint64_t disk_used(void)
-{
-    uint64_t used = 0;
-
-    for (guint i = 0; i < disk.inodes->len; i++) {
-        const struct inode *inode = disk.inodes->pdata[i];
-
-        for (unsigned j = 0; inode->links > 0 && j < inode->now.count; j++) {
-            used += inode->now.chunks[j] != NULL;
-        }
-    }
-    return used;
 }
 
 bool file_is_data(const struct inode *inode, uint64_t offset)
@@ -458,17 +523,20 @@ static void reach(struct inode *inode)
 
 static void forget_unreached(void)
 {
+    disk.used = 0;
     for (guint i = 0; i < disk.inodes->len; i++) {
         struct inode *inode = disk.inodes->pdata[i];
 
         inode->links = 0;
-        inode->reached = false;
+        inode->reached = inode->released = false;
         inode->failures = (struct failures){ 0 };
     }
     reach(disk.root);
     for (guint i = disk.inodes->len; i-- > 0;) {
         if (!((struct inode *)disk.inodes->pdata[i])->reached) {
             g_ptr_array_remove_index_fast(disk.inodes, i);
+        } else {
+            disk.used += 1 + ((struct inode *)disk.inodes->pdata[i])->now.used;
         }
     }
 }

@@ -16,6 +16,11 @@
  *    A rename is one step: never both names lost;
  *  - a killed process loses only its own memory.
  *
+ * There may be an end to its space: each file, each folder and each 4 KiB of a
+ * file that were ever written take a unit of it, until they are punched, cut
+ * off, or nobody has the file open and no name leads to it.  What is written
+ * over something takes none.
+ *
  * Not assumed: that syncing a file makes its entry durable, that operations
  * reach the disk in order, that a later rename implies an earlier write.
  *
@@ -35,7 +40,6 @@
 #include <sys/uio.h>
 
 #define SECTOR 512u
-#define CHUNK 4096u
 #define NAME_BYTES 64
 
 /* --- disk.c: files, directories, and what of them is durable -------------- */
@@ -52,6 +56,7 @@ struct failures {
 struct image {
     uint8_t **chunks;
     unsigned count;
+    unsigned used;              /* chunks that aren't NULL */
 };
 
 struct change {
@@ -73,7 +78,8 @@ struct entry_change {
 struct inode {
     unsigned number;
     bool is_folder, reached;
-    unsigned links;
+    bool released;              /* nobody can get at it: it takes no space */
+    unsigned links, opens;
     /* A file: */
     struct image now, safe;
     uint64_t size_now, size_safe;
@@ -87,7 +93,10 @@ struct inode {
     bool exclusive;
 };
 
-enum fault { FAULT_ANY, FAULT_WRITE, FAULT_SYNC };
+/* Of which calls some fail. */
+enum fault { FAULT_ANY, FAULT_WRITE, FAULT_SYNC, FAULT_NAME, FAULT_KINDS };
+
+enum moment { IN_ANY, IN_SYNC, IN_FUA, IN_NAMING };
 
 struct disk {
     GPtrArray *inodes;
@@ -95,17 +104,20 @@ struct disk {
     unsigned last_inode;
     bool dead;                  /* the process: every call fails, without
                                    effect */
+    bool dying;                 /* in this very call */
     bool power_cut;             /* else killed */
     uint64_t calls;             /* so far in this life */
     uint64_t crash_at;          /* die at that call; 0: never */
-    bool crash_in_sync;         /* or at the first sync after it */
+    enum moment crash_in;       /* or at the first such call after it */
     uint64_t hash;              /* of all that happened */
     enum fault faults;          /* those injected */
     /* Each once in so many; 0: never. */
     unsigned error_once_in, short_once_in;
-    uint64_t capacity_chunks;   /* room for so many, while errors are on; 0:
-                                   for any */
+    unsigned errors_to_crash;   /* after so many more the process soon dies; 0:
+                                   it doesn't for that */
+    uint64_t used, limit;       /* units of space; no limit: 0 */
     unsigned injected;          /* errors so far in this life */
+    uint64_t full_answers;      /* of those: for want of space */
     unsigned failed_syncs;      /* since the last power cut */
     struct failures failures;   /* of any file */
     int64_t clock_ns;
@@ -138,8 +150,15 @@ void file_write(struct inode *inode, uint64_t offset, const uint8_t *bytes,
 void file_write_torn(struct inode *inode, uint64_t offset,
                      const uint8_t *bytes, size_t length);
 void file_resize(struct inode *inode, uint64_t size);
-/* Chunks that all files with a name take. */
-uint64_t disk_used(void);
+/* Zeroes that take space. */
+void file_allocate(struct inode *inode, uint64_t offset, uint64_t length);
+/* So much of [offset, offset + length) as there is space for. */
+uint64_t file_room(const struct inode *inode, uint64_t offset,
+                   uint64_t length);
+/* Whether another file can be made. */
+bool disk_has_room(void);
+/* To be called when a name or a descriptor of it went. */
+void inode_let_go(struct inode *inode);
 bool file_is_data(const struct inode *inode, uint64_t offset);
 void file_sync(struct inode *inode);
 void file_sync_range(struct inode *inode, uint64_t start, uint64_t end);
@@ -152,6 +171,8 @@ void file_sync_failed(struct inode *inode, uint64_t start, uint64_t end);
 void calls_install(void);
 /* Descriptors that are open. */
 unsigned calls_open_count(void);
+/* In what the process shall die. */
+enum moment draw_moment(void);
 /* Called as the process ends: transfers under way are partly carried out. */
 void transfers_cut(void);
 

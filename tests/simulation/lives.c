@@ -236,6 +236,7 @@ void volume_open(struct volume *volume)
     for (unsigned i = 0; i < 6 && result < 0 && !disk.dead &&
                          (disk.injected || disk.failed_syncs); i++) {
         disk.error_once_in = 0;
+        disk.limit = 0;
         result = open_handle(volume);
     }
     disk.error_once_in = errors;
@@ -302,21 +303,12 @@ static void volume_reset(struct volume *volume)
         volume->size += volume->object_bytes * random_below(150);
         size_reset(volume, volume->size);
     }
-    for (unsigned i = 0; i < world.hot; i++) {
+    for (unsigned i = 0; i < world.habits.hot; i++) {
         volume->hot[i] = random_below(volume->size / volume->object_bytes + 1);
     }
     volume->token = 0;
     volume->settled = true;
     volume->existence = UNSURE;
-}
-
-/* Making and removing are short: let more of the ends fall into them. */
-static void perhaps_crash_soon(void)
-{
-    if (disk.crash_at && random_once_in(12)) {
-        disk.crash_at = disk.calls + 1 + random_below(70);
-        disk.crash_in_sync = random_once_in(2);
-    }
 }
 
 void volume_create(struct volume *volume)
@@ -329,7 +321,7 @@ void volume_create(struct volume *volume)
         volume_open(volume);
         return;
     }
-    perhaps_crash_soon();
+    crash_soon_once_in(world.habits.end_soon_once_in, 70);
     volume_reset(volume);
     options.object_bytes = volume->object_bytes;
     disk_note("create %s as %u, %#zx", volume->name, volume->number,
@@ -346,7 +338,7 @@ void volume_remove(struct volume *volume)
 {
     int result;
 
-    perhaps_crash_soon();
+    crash_soon_once_in(world.habits.end_soon_once_in, 70);
     disk_note("remove %s", volume->name);
     volume->existence = UNSURE;
     result = archip_volume_remove(world.stores[random_below(STORES)],
@@ -368,6 +360,7 @@ static void open_stores(void)
 
         if (result < 0 && !disk.dead && disk.injected) {
             disk.error_once_in = 0;
+            disk.limit = 0;
             result = archip_store_open(world.location, ARCHIP_STORE_CREATE,
                                        &world.stores[i]);
             disk.error_once_in = errors;
@@ -425,14 +418,13 @@ static uint64_t draw_crash(void)
 static void life_begin(bool quiet)
 {
     disk.crash_at = quiet ? 0 : draw_crash();
-    disk.crash_in_sync = random_once_in(3);
+    disk.crash_in = draw_moment();
     disk.power_cut = !random_once_in(3);
     world.may_err = !quiet && world.error_once_in && !random_once_in(3);
     disk.error_once_in = world.may_err ? world.error_once_in : 0;
+    disk.errors_to_crash = (unsigned)random_below(8);
+    disk.limit = 0;
     disk.short_once_in = random_below(3) ? 0 : 12;
-    disk.capacity_chunks = world.may_err && random_once_in(3)
-                               ? disk_used() + random_below(40)
-                               : 0;
     fiber_switch_once_in = 1u << random_below(7);
     open_stores();
     for (unsigned i = 0; i < VOLUMES && !disk.dead; i++) {
@@ -443,41 +435,73 @@ static void life_begin(bool quiet)
     }
 }
 
-static void life_end(void)
+/* Returns whether it was a crash. */
+static bool life_end(void)
 {
     bool crash = disk.crash_at != 0;
 
     if (crash && !disk.dead) {
         disk.crash_at = MAX(disk.calls, 1);
-        disk.crash_in_sync = false;
+        disk.crash_in = IN_ANY;
     }
     close_all();
     world.calls += disk.calls;
     world.errors += disk.injected;
+    world.full_answers += disk.full_answers;
+    disk.full_answers = 0;
     if (crash) {
-        world.crashes++;
-        world.power_cuts += disk.power_cut;
         disk_hash(disk.calls);
         interrupt_all();
         disk_recover();
     }
     disk.injected = 0;
     disk.calls = 0;
+    return crash;
 }
 
 static void life(unsigned number)
 {
     unsigned first = world.step;
+    unsigned steps = MIN(world.steps_max, world.habits.steps);
     bool quiet = random_once_in(12);
 
     world.life = number;
     disk_note("--- life %u", number);
     life_begin(quiet);
     world.nested += disk.dead;
-    while (!disk.dead && world.step - first < world.steps_max) {
+    while (!disk.dead && world.step - first < steps) {
         world_step();
     }
+    if (life_end()) {
+        world.crashes++;
+        world.power_cuts += disk.power_cut;
+    }
+}
+
+/* The first steps of a store, which every life has behind it but the first. */
+static void birth(unsigned number)
+{
+    struct volume *volume = &world.volumes[0];
+
+    world.life = number;
+    disk_note("--- birth %u", number);
+    disk.crash_at = 1 + random_below(number ? 40 : 20);
+    disk.crash_in = random_once_in(2) ? IN_NAMING : draw_moment();
+    disk.power_cut = random_once_in(2);
+    disk.error_once_in = disk.short_once_in = disk.errors_to_crash = 0;
+    fiber_switch_once_in = 4;
+    open_stores();
+    while (!disk.dead) {
+        if (volume->handle) {
+            volume_close(volume);
+        } else if (volume->existence == THERE) {
+            volume_remove(volume);
+        } else {
+            volume_create(volume);
+        }
+    }
     life_end();
+    world.births++;
 }
 
 /* --- Damage --------------------------------------------------------------- */
@@ -556,55 +580,83 @@ static void life_of_rot(void)
 
 /* --- A run ---------------------------------------------------------------- */
 
-static void world_begin(void)
+static void volumes_name(void)
 {
-    static const char *const io[] = { "direct", "buffered" };
-
     for (unsigned i = 0; i < VOLUMES; i++) {
         g_snprintf(world.volumes[i].name, sizeof(world.volumes[i].name), "%c",
                    'a' + i);
     }
+}
+
+static void world_begin(void)
+{
+    static const char *const io[] = { "direct", "buffered" };
+
+    volumes_name();
     g_snprintf(world.location, sizeof(world.location),
                "dir:/disk?io=%s&fds=%u&threads=%u", io[random_below(2)],
                4 + (unsigned)random_below(12), 1 + (unsigned)random_below(4));
-    disk.faults = (enum fault)random_below(3);
-    world.error_once_in = random_below(3) ? 0
+    disk.faults = (enum fault)random_below(FAULT_KINDS);
+    if (world.wanted_faults >= 0) {
+        disk.faults = (enum fault)world.wanted_faults;
+    }
+    world.error_once_in = random_once_in(2) && world.wanted_faults < 0 ? 0
                           : disk.faults   ? 1u << (3 + random_below(5))
                                           : 1u << (5 + random_below(7));
     world.has_rotted = false;
-    world.hot = random_once_in(2) ? 4 : random_once_in(2) ? 12 : HOT;
-    world.flushes = random_once_in(3) ? 1 : 6;
-    world.whole_once_in = 12;
-    world.one_volume = false;
-    if (disk.faults == FAULT_SYNC && world.error_once_in) {
-        /* What a failed sync takes down must meet what is under way. */
-        world.hot = 1 + (unsigned)random_below(3);
-        world.flushes = 12;
-        world.whole_once_in = 2 + (unsigned)random_below(3);
-        world.one_volume = true;
-    }
+    habits_draw(&world.habits, world.error_once_in > 0, disk.faults,
+                world.wanted_habits);
     world.last_number = world.step = 0;
     world.now = 1;
     world.ops = g_ptr_array_new();
 }
 
-static void world_end(void)
+static void volumes_forget(void)
 {
     for (unsigned i = 0; i < VOLUMES; i++) {
         volume_forget(&world.volumes[i]);
         world.volumes[i] = (struct volume){ 0 };
     }
+}
+
+/* A store of its own, and then a new disk. */
+static void births(void)
+{
+    enum fault faults = disk.faults;
+    uint64_t hash = disk.hash;
+
+    for (unsigned i = 0; i < 4; i++) {
+        birth(i);
+    }
+    life_begin(true);
+    close_all();
+    volumes_forget();
+    volumes_name();
+    hash ^= disk.hash;
+    disk_free();
+    disk_new();
+    disk.faults = faults;
+    disk.hash = hash;
+}
+
+static void world_end(void)
+{
+    volumes_forget();
     g_ptr_array_unref(world.ops);
 }
 
 void world_run(void)
 {
-    unsigned lives = 2 + (unsigned)random_below(8);
+    unsigned lives, number = 0;
 
     disk_new();
     world_begin();
-    for (unsigned i = 0; i < lives; i++) {
-        life(i);
+    for (unsigned i = 0; i < world.habits.births; i++) {
+        births();
+    }
+    lives = 2 + (unsigned)random_below(world.habits.lives - 1);
+    while (lives--) {
+        life(number++);
     }
     /* After all of it everything must be in order. */
     life_begin(true);

@@ -65,7 +65,7 @@ static bool known_bytes(const struct volume *volume, uint64_t first,
 
 static uint64_t draw_length(uint32_t object_bytes)
 {
-    if (random_once_in(world.whole_once_in)) {
+    if (random_once_in(world.habits.whole_once_in)) {
         return object_bytes;
     }
     switch (random_below(12)) {
@@ -82,7 +82,7 @@ static void draw_range(const struct volume *volume, struct op *op)
 {
     uint32_t object = volume->object_bytes;
     uint64_t length = draw_length(object);
-    uint64_t offset = volume->hot[random_below(world.hot)] * object;
+    uint64_t offset = volume->hot[random_below(world.habits.hot)] * object;
 
     if (length != object) {
         offset += random_below(3) ? random_below(24) * SECTOR
@@ -269,7 +269,7 @@ static bool submit_write(struct op *op)
     if (!bytes) {
         return false;
     }
-    op->flags |= random_once_in(6) ? ARCHIP_FUA : 0;
+    op->flags |= random_once_in(world.habits.fua_once_in) ? ARCHIP_FUA : 0;
     draw_memory(op);
     memcpy(op->buffer, bytes + op->offset % SECTOR, op->length);
     log_write(op, bytes);
@@ -289,7 +289,7 @@ static bool submit_zeroes(struct op *op)
     if (op->alone && !(bytes = sectors_of(op, true))) {
         return false;
     }
-    op->flags |= random_once_in(6) ? ARCHIP_FUA : 0;
+    op->flags |= random_once_in(world.habits.fua_once_in) ? ARCHIP_FUA : 0;
     op->flags |= random_once_in(2) ? ARCHIP_MAY_UNMAP : 0;
     log_write(op, bytes);
     op_submit(op);
@@ -330,7 +330,7 @@ static bool submit_copy(struct op *op)
         is_unaligned(op) || !op->length || source->size < op->length) {
         return false;
     }
-    op->source_offset = source->hot[random_below(world.hot)] *
+    op->source_offset = source->hot[random_below(world.habits.hot)] *
                         source->object_bytes;
     op->source_offset = MIN(op->source_offset, source->size - op->length) /
                         SECTOR * SECTOR;
@@ -347,7 +347,7 @@ static bool submit_copy(struct op *op)
         return false;
     }
     op->source = source;
-    op->flags |= random_once_in(6) ? ARCHIP_FUA : 0;
+    op->flags |= random_once_in(world.habits.fua_once_in) ? ARCHIP_FUA : 0;
     log_write(op, bytes);
     op_submit(op);
     return true;
@@ -467,9 +467,11 @@ static void check_extents(const struct op *op, int64_t count, uint64_t now)
 static void perhaps_crash(void)
 {
     if (!disk.dead && disk.crash_at &&
-        random_once_in(disk.failed_syncs ? 3 : 100)) {
+        random_once_in(disk.failed_syncs
+                           ? MIN(3, world.habits.flush_end_once_in)
+                           : world.habits.flush_end_once_in)) {
         disk.crash_at = MAX(disk.calls, 1);
-        disk.crash_in_sync = false;
+        disk.crash_in = IN_ANY;
         disk.power_cut = true;
     }
 }
@@ -483,6 +485,9 @@ static void op_end(struct op *op, int64_t result, const char *error)
     disk_note("step %u ends: %d", op->step, (int)result);
     disk_hash((uint64_t)result ^ (uint64_t)op->step << 32);
     excuse(17, volume, kind_text(op), result, error);
+    if (result == -ENOSPC && !changes(op) && op->kind != ARCHIP_FLUSH) {
+        broken(17, volume, 0, "a %s needs no space: %s", kind_text(op), error);
+    }
     if (op->write) {
         ledger_complete(volume->ledger, op->write, ok, fua, now);
     }
@@ -560,7 +565,7 @@ void volume_drain(struct volume *volume)
     }
 }
 
-/* --- Steps ---------------------------------------------------------------- */
+/* --- One request ---------------------------------------------------------- */
 
 static archip_op draw_kind(void)
 {
@@ -571,13 +576,13 @@ static archip_op draw_kind(void)
         ARCHIP_COPY_RANGE, ARCHIP_EXTENTS,
     };
 
-    if (random_below(100) < world.flushes) {
+    if (random_below(100) < world.habits.flushes) {
         return ARCHIP_FLUSH;
     }
     return kinds[random_below(G_N_ELEMENTS(kinds))];
 }
 
-static void step_request(struct volume *volume)
+void volume_request(struct volume *volume)
 {
     struct op *op = op_new(volume, draw_kind());
     bool begun;
@@ -586,7 +591,7 @@ static void step_request(struct volume *volume)
         volume_reap(volume, op->queue, queue_is_used(op->queue) ? -1 : 0);
     }
     op->submitted = ++world.now;
-    if (op->kind == ARCHIP_WRITE && random_once_in(40)) {
+    if (op->kind == ARCHIP_WRITE && random_once_in(world.habits.grow_once_in)) {
         begun = submit_growing(op);
     } else {
         draw_range(volume, op);
@@ -595,143 +600,4 @@ static void step_request(struct volume *volume)
     if (!begun) {
         op_free(op);
     }
-}
-
-/* The process ends soon: what comes of a failed shrink the next open tells. */
-static void step_resize(struct volume *volume)
-{
-    uint64_t old = volume->size, now, size, less = random_below(3 * 128);
-    struct write *cut = NULL;
-    unsigned flags = 0;
-    guint at;
-    int result;
-
-    volume_drain(volume);
-    if (disk.dead) {
-        return;
-    }
-    size = random_once_in(2)
-               ? old + random_below(40) * SECTOR
-               : old - MIN(old / SECTOR / 2, less) * SECTOR;
-    if (random_once_in(4)) {
-        size = (size / volume->object_bytes + 1) * volume->object_bytes;
-    }
-    if (size > 300 * (uint64_t)volume->object_bytes || size == old) {
-        return;
-    }
-    flags = size < old ? ARCHIP_RESIZE_SHRINK
-                       : random_once_in(2) * ARCHIP_RESIZE_VOLATILE;
-    now = ++world.now;
-    at = volume->sizes->len;
-    size_log(volume, size);
-    if (size < old) {
-        cut = ledger_submit(volume->ledger, ++world.step, "shrink",
-                            size / SECTOR, old / SECTOR, NULL, now);
-        cut->shrink_to = size;
-    }
-    disk_note("resize %s from %#zx to %#zx%s", volume->name, (size_t)old,
-              (size_t)size, flags & ARCHIP_RESIZE_VOLATILE ? ", volatile" : "");
-    result = archip_volume_resize(volume->handle, size, flags);
-    now = ++world.now;
-    excuse(12, volume, "resize", result, archip_error());
-    if (cut) {
-        ledger_complete(volume->ledger, cut, result == 0, true, now);
-    }
-    g_array_index(volume->sizes, struct size, at).completed = now;
-    if (result == 0) {
-        g_array_index(volume->sizes, struct size, at).ok = true;
-        g_array_index(volume->sizes, struct size, at).durable =
-            !(flags & ARCHIP_RESIZE_VOLATILE);
-        volume->size = size;
-    } else if (!disk.dead) {
-        volume->size = archip_volume_size(volume->handle);
-        if (cut) {
-            disk.crash_at = MAX(disk.calls, 1);
-            disk.crash_in_sync = false;
-        }
-    }
-    if (!disk.dead && archip_volume_size(volume->handle) != volume->size) {
-        broken(12, volume, 0, "its size isn't what it was changed to");
-    }
-}
-
-int volume_freeze(archip_volume *volume);       /* the core's own */
-
-static void step_freeze(struct volume *volume)
-{
-    uint64_t now;
-    int result;
-
-    volume_drain(volume);
-    if (disk.dead) {
-        return;
-    }
-    now = ++world.now;
-    disk_note("freeze %s", volume->name);
-    result = volume_freeze(volume->handle);
-    excuse(1, volume, "freeze", result, archip_error());
-    if (result == 0) {
-        ledger_flushed(volume->ledger, now);
-        sizes_flushed(volume, now);
-    }
-}
-
-/* A second writer is refused. */
-static void step_intrude(struct volume *volume)
-{
-    archip_volume *second = NULL;
-    int result = archip_volume_open(world.stores[random_below(STORES)],
-                                    volume->name, ARCHIP_OPEN_WRITE, "second",
-                                    &second);
-
-    if (result == 0 && !disk.dead) {
-        broken(15, volume, 0, "a second writer got the lock");
-    }
-    archip_volume_close(second);
-    if (result != -EBUSY) {
-        excuse(15, volume, "the second open", result, archip_error());
-    }
-}
-
-static void step_volume(struct volume *volume)
-{
-    uint64_t what = random_below(400);
-
-    if (volume->existence != THERE && !volume->handle) {
-        volume_create(volume);
-    } else if (!volume->handle) {
-        if (what < 100) {
-            volume_remove(volume);
-        } else {
-            volume_open(volume);
-        }
-    } else if (what < 260) {
-        step_request(volume);
-    } else if (what < 380) {
-        volume_reap(volume, volume->queues[random_below(volume->queue_count)],
-                    0);
-    } else if (what < 384) {
-        step_resize(volume);
-    } else if (what < 386) {
-        step_freeze(volume);
-    } else if (what < 389) {
-        volume_close(volume);
-    } else if (what < 390) {
-        step_intrude(volume);
-    } else if (what < 396) {
-        volume_drain(volume);
-    } else {
-        fiber_point();
-    }
-}
-
-void world_step(void)
-{
-    /* Few at a time, so that each gets far. */
-    unsigned few = 2 + (unsigned)random_below(VOLUMES - 1);
-
-    if (world.one_volume) {
-        few = 1;
-    }
-    step_volume(&world.volumes[random_below(few)]);
 }

@@ -10,14 +10,17 @@
 #include "fibers.h"
 #include "world.h"
 
+#include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 struct world world;
 
 static gint steps = 500;
+static gchar *wanted_faults;
 
 /* Beyond the simulated clock. */
 gint64 __real_g_get_monotonic_time(void);
@@ -37,7 +40,11 @@ void broken(unsigned invariant, const struct volume *volume, uint64_t sector,
     vprintf(format, args);
     va_end(args);
     printf("\nagain: scripts/simulate --seed %" G_GUINT64_FORMAT
-           " --steps %d --trace\n", world.seed, steps);
+           " --steps %d%s%s%s%s --trace\n", world.seed, steps,
+           world.wanted_habits ? " --habits " : "",
+           world.wanted_habits ? world.wanted_habits : "",
+           wanted_faults ? " --faults " : "",
+           wanted_faults ? wanted_faults : "");
     fflush(stdout);
     if (volume && volume->ledger) {
         fprintf(stderr, "what touched the sector:\n");
@@ -62,19 +69,37 @@ void excuse(unsigned invariant, const struct volume *volume, const char *what,
     }
 }
 
+/* An assertion failed, or worse: where. */
+static void on_signal(int number)
+{
+    char text[160];
+    int length = snprintf(text, sizeof(text),
+                          "BROKEN: D17, seed %" G_GUINT64_FORMAT
+                          ", life %u, step %u: signal %d\n", world.seed,
+                          world.life, world.step, number);
+
+    signal(number, SIG_DFL);
+    if (write(STDOUT_FILENO, text, (size_t)length) == length) {
+        raise(number);
+    }
+}
+
 static void print_counts(gint64 start_us)
 {
     double seconds = (double)(__real_g_get_monotonic_time() - start_us) / 1e6;
 
     printf("%" G_GUINT64_FORMAT " runs, %" G_GUINT64_FORMAT " crashes (%"
            G_GUINT64_FORMAT " power cuts, %" G_GUINT64_FORMAT
-           " while opening), %" G_GUINT64_FORMAT " requests, %"
-           G_GUINT64_FORMAT " system calls, %" G_GUINT64_FORMAT
+           " while opening; %" G_GUINT64_FORMAT " more of new stores), %"
+           G_GUINT64_FORMAT " requests, %" G_GUINT64_FORMAT
+           " system calls, %" G_GUINT64_FORMAT
            " sectors checked, %" G_GUINT64_FORMAT " errors injected, %"
            G_GUINT64_FORMAT " disks damaged, %" G_GUINT64_FORMAT
-           " answers refused then\n", world.runs, world.crashes,
-           world.power_cuts, world.nested, world.operations, world.calls,
-           world.checked, world.errors, world.rots, world.refused);
+           " answers refused then, %" G_GUINT64_FORMAT " times a full disk, %"
+           G_GUINT64_FORMAT " calls refused then\n", world.runs, world.crashes,
+           world.power_cuts, world.nested, world.births, world.operations,
+           world.calls, world.checked, world.errors, world.rots,
+           world.refused, world.full, world.full_answers);
     if (seconds > 0) {
         printf("%.0f runs and %.0f crashes a minute, %.0f requests between "
                "crashes, in %.1f s\n", (double)world.runs * 60 / seconds,
@@ -131,10 +156,26 @@ static void run_file(const char *path)
     print_counts(start_us);
 }
 
+/* -1: none of them. */
+static int fault_named(const char *name)
+{
+    static const char *const names[FAULT_KINDS] = {
+        [FAULT_ANY] = "any", [FAULT_WRITE] = "write",
+        [FAULT_SYNC] = "sync", [FAULT_NAME] = "name",
+    };
+
+    for (int i = 0; i < FAULT_KINDS; i++) {
+        if (g_strcmp0(name, names[i]) == 0) {
+            return i;
+        }
+    }
+    return -1;
+}
+
 int main(int argc, char **argv)
 {
     const char *seconds_text = g_getenv("ARCHIPELAGO_SIMULATION_SECONDS");
-    g_autofree gchar *file = NULL;
+    g_autofree gchar *file = NULL, *habits = NULL;
     gint64 seed = -1, runs = 1;
     gint seconds = 0;
     gboolean trace = FALSE, fresh = FALSE;
@@ -148,6 +189,10 @@ int main(int argc, char **argv)
         { "file", 0, 0, G_OPTION_ARG_FILENAME, &file,
           "The seeds that a file has", "FILE" },
         { "steps", 0, 0, G_OPTION_ARG_INT, &steps, "Requests of a life", "N" },
+        { "habits", 0, 0, G_OPTION_ARG_STRING, &habits,
+          "All runs do much of one thing (see habits.c)", "NAME" },
+        { "faults", 0, 0, G_OPTION_ARG_STRING, &wanted_faults,
+          "In all runs such calls fail: any, write, sync, name", "WHICH" },
         { "trace", 0, 0, G_OPTION_ARG_NONE, &trace, "Show what happens",
           NULL },
         { 0 },
@@ -160,12 +205,23 @@ int main(int argc, char **argv)
         fprintf(stderr, "%s\n", error ? error->message : "bad arguments");
         return 2;
     }
+    world.wanted_habits = habits;
+    world.wanted_faults = fault_named(wanted_faults);
+    if ((habits && !habits_are_known(habits)) ||
+        (wanted_faults && world.wanted_faults < 0)) {
+        fprintf(stderr, "no such habits or faults\n");
+        return 2;
+    }
     if (seed < 0) {
         seed = g_random_int();
     }
     if (fresh) {
         seconds = seconds_text ? atoi(seconds_text) : 10;
     }
+    signal(SIGABRT, on_signal);
+#ifndef __SANITIZE_ADDRESS__            /* which says more */
+    signal(SIGSEGV, on_signal);
+#endif
     disk.trace = trace;
     calls_install();
     if (file) {

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
  * Included before every file of the simulated core: limits so small that a life
- * of a few hundred operations folds journals, splits pages, fills records and
- * evicts pages and files many times.
+ * of a few hundred operations folds journals, splits pages, fills records,
+ * makes folders and evicts pages and files many times.
  */
 #ifndef SIMULATION_LIMITS_H
 #define SIMULATION_LIMITS_H
@@ -15,6 +15,7 @@
 #define AIO_DEPTH 6
 #define UNSYNCED_MAX 24u
 #define CHUNK_BYTES (UINT64_C(1) << 13)
+#define DIR_FAN_BITS 3                  /* objects of a folder */
 #define RESERVE_BYTES_MAX (UINT64_C(20) << 12)
 #define RESERVE_FLOOR_BYTES (UINT64_C(20) << 12)
 #define RESERVE_UNIT_BYTES (UINT64_C(1) << 12)

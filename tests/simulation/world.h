@@ -9,6 +9,8 @@
 
 #include "ledger.h"
 
+#include "disk.h"
+
 #include <archipelago.h>
 
 #define VOLUMES 4
@@ -19,6 +21,36 @@
 #define BLOCK_SECTORS 8u
 
 enum existence { GONE, THERE, UNSURE };
+
+/* What a program does with a volume that it has open. */
+enum action {
+    DO_REQUEST, DO_REAP, DO_RESIZE, DO_FREEZE, DO_CLOSE, DO_INTRUDE, DO_DRAIN,
+    DO_REST, ACTIONS
+};
+
+/*
+ * What is drawn for a whole run: so that some runs do much of one thing, and
+ * get to where a mean of everything never does.
+ */
+struct habits {
+    unsigned weights[ACTIONS];
+    unsigned hot;               /* objects that are used most, of HOT */
+    unsigned flushes;           /* of 100 requests */
+    unsigned flush_end_once_in; /* flushes that succeeded after which the life
+                                   ends; more often when a sync failed */
+    unsigned whole_once_in;     /* requests for whole objects */
+    unsigned fua_once_in;       /* writes */
+    unsigned grow_once_in;      /* writes that may lie behind the end */
+    unsigned removals;          /* of 12 uses of a volume that isn't open */
+    unsigned end_soon_once_in;  /* makings, removals, resizes after which the
+                                   life ends soon */
+    unsigned lives, steps;      /* at most */
+    unsigned births;            /* stores made before, by processes that soon
+                                   die */
+    unsigned full_once_in;      /* steps after which the disk is full for long;
+                                   0: it never is */
+    bool one_volume;
+};
 
 /* A size that the volume had, or may have had. */
 struct size {
@@ -64,6 +96,8 @@ struct op {
 };
 
 struct world {
+    const char *wanted_habits;  /* NULL: drawn */
+    int wanted_faults;          /* enum fault; -1: drawn */
     uint64_t seed;
     unsigned run, life, step, steps_max;
     uint64_t now;               /* logical time */
@@ -72,16 +106,15 @@ struct world {
     archip_store *stores[STORES];
     struct volume volumes[VOLUMES];
     GPtrArray *ops;             /* struct op, in flight */
-    unsigned hot;               /* of HOT */
-    unsigned flushes;           /* of 100 requests */
-    unsigned whole_once_in;     /* requests for whole objects */
-    bool one_volume;
+    struct habits habits;
     unsigned error_once_in;     /* while errors are on */
     bool may_err;               /* errors are injected in this life */
     bool has_rotted;            /* the disk was damaged */
     /* Counts, over all runs: */
     uint64_t runs, crashes, power_cuts, nested, operations, calls, checked,
-        errors, rots, refused;  /* calls, after damage */
+        errors, rots, refused,  /* calls, after damage */
+        births,                 /* ends of stores that were being made */
+        full, full_answers;     /* times the disk was full, refusals then */
 };
 
 extern struct world world;
@@ -98,11 +131,26 @@ void excuse(unsigned invariant, const struct volume *volume, const char *what,
 
 /* --- operations.c --------------------------------------------------------- */
 
-/* One thing, whatever it is. */
-void world_step(void);
+/* One is drawn, and submitted if the model could tell what comes of it. */
+void volume_request(struct volume *volume);
 /* Until nothing is in flight on the volume. */
 void volume_drain(struct volume *volume);
 void volume_reap(struct volume *volume, archip_queue *queue, int timeout_ms);
+
+/* --- steps.c -------------------------------------------------------------- */
+
+/* The end of this life comes soon, once in `n` times. */
+void crash_soon_once_in(unsigned n, unsigned calls);
+/* One thing, whatever it is. */
+void world_step(void);
+
+/* --- habits.c ------------------------------------------------------------- */
+
+/* `faults`: of which calls some fail, if any do.  `wanted`: the habits' name;
+ * NULL: they are drawn. */
+void habits_draw(struct habits *habits, bool may_err, enum fault faults,
+                 const char *wanted);
+bool habits_are_known(const char *name);
 
 /* --- lives.c -------------------------------------------------------------- */
 
