@@ -368,6 +368,27 @@ static int fold_put_header(struct fold *fold, bool clean, GError **error)
 
 /* --- Running --------------------------------------------------------------------- */
 
+/* Those of epochs before the header's aren't needed any more.  A stray one may
+ * be any number of epochs ahead: only what was there, or can have been written
+ * since, counts. */
+static void journals_drop(struct map *map)
+{
+    struct map_journal *journal = &map->journal;
+    struct store_object dropped = { STORE_JOURNAL, map->header.id, 0 };
+
+    for (guint i = 0; i < map->found->len; i++) {
+        dropped.number = g_array_index(map->found, uint64_t, i);
+        g_array_append_val(map->garbage, dropped);
+    }
+    g_array_set_size(map->found, 0);
+    journal->oldest_epoch = MAX(journal->oldest_epoch, journal->own_epoch);
+    for (; journal->oldest_epoch < map->header.journal_epoch;
+         journal->oldest_epoch++) {
+        dropped.number = journal->oldest_epoch;
+        g_array_append_val(map->garbage, dropped);
+    }
+}
+
 /* The store has the new header: so has the map, from now on. */
 static void fold_publish(struct fold *fold)
 {
@@ -391,12 +412,7 @@ static void fold_publish(struct fold *fold)
     map->stored = header_copy(fold->header);
     g_array_append_vals(map->garbage, fold->replaced->data,
                         fold->replaced->len);
-    while (map->journal.oldest_epoch < header->journal_epoch) {
-        struct store_object journal = { STORE_JOURNAL, header->id,
-                                        map->journal.oldest_epoch++ };
-
-        g_array_append_val(map->garbage, journal);
-    }
+    journals_drop(map);
 }
 
 static int fold_run(struct fold *fold, const GArray *pages, bool clean,

@@ -623,6 +623,8 @@ int map_replay(struct map *map, GError **error)
             rc = replay_epoch(map, epoch, error);
             map->journal.epoch = MAX(map->journal.epoch, epoch);
             map->journal.broken = true;     /* never append to an old one */
+            map->journal.own_epoch = map->journal.epoch + 1;
+            g_array_append_val(map->found, epoch);
         } else {
             struct store_object stale = { STORE_JOURNAL, map->header.id,
                                           epoch };

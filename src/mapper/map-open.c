@@ -70,6 +70,8 @@ static struct map *map_new(struct store *store, struct map_header *header,
     map->layer_ids = g_hash_table_new_full(NULL, NULL, NULL, g_free);
     map->dirty = g_hash_table_new(NULL, NULL);
     map->committing = g_hash_table_new(NULL, NULL);
+    map->journal.own_epoch = header->journal_epoch;
+    map->found = g_array_new(false, false, sizeof(uint64_t));
     map->garbage = g_array_new(false, false, sizeof(struct store_object));
     g_queue_init(&map->lru);
     g_mutex_init(&map->io_lock);
@@ -88,6 +90,7 @@ void map_free(struct map *map)
     g_hash_table_unref(map->layer_ids);
     g_hash_table_unref(map->dirty);
     g_hash_table_unref(map->committing);
+    g_array_unref(map->found);
     g_array_unref(map->garbage);
     header_clear(&map->header);
     header_clear(&map->stored);

@@ -85,6 +85,8 @@ struct map_journal {
     uint64_t sequence;              /* of the next record */
     uint64_t offset_bytes;          /* where it goes; 0: create the journal */
     uint64_t oldest_epoch;          /* that the header in the store names */
+    uint64_t own_epoch;             /* the first that this map may write; what
+                                       was there before is in `found` */
     bool broken;                    /* a write failed: go to a new epoch */
     bool torn;                      /* a tail that can't be read was dropped */
 };
@@ -113,6 +115,7 @@ struct map {
                                        not yet captured */
     GHashTable *committing;         /* those of the commit under way */
     bool size_dirty, size_committing;
+    GArray *found;                  /* uint64_t: epochs that were replayed */
     GArray *garbage;                /* struct store_object: pages and journals
                                        that nothing durable refers to */
 };

@@ -313,6 +313,9 @@ static int begin_ownership(struct dir_lock *lock, struct store_owner *me)
     lock->owner.token = record.owner.token + 1 + (uint64_t)record.torn_count;
     lock->owner.since_ns = sys.realtime_ns();
     lock->owner.open = true;
+    if (lock->owner.token > TOKEN_MAX) {
+        return -EUCLEAN;
+    }
     result = write_slot(lock);
     if (result == 0) {
         *me = lock->owner;
