@@ -519,11 +519,10 @@ void map_remove_garbage(struct map *map)
 
 /* --- Freezing --------------------------------------------------------------------- */
 
-/* Enter the current layer in the table and take a new one. */
-static int freeze_layer_locked(struct map *map, GError **error)
+/* Enter the current layer in the table: true whenever it is frozen. */
+static int freeze_enter_locked(struct map *map, GError **error)
 {
-    struct map_header *header = &map->header;
-    uint32_t number = header->current_layer;
+    uint32_t number = map->header.current_layer;
     struct format_layer *layers;
     struct map_page *page;
     int rc;
@@ -541,41 +540,52 @@ static int freeze_layer_locked(struct map *map, GError **error)
     }
     layers = page_modify(map, page);
     memcpy(layers[number % MAP_LAYERS_PER_PAGE].id,
-           header->current_layer_id.bytes, sizeof(layers->id));
+           map->header.current_layer_id.bytes, sizeof(layers->id));
     layers[number % MAP_LAYERS_PER_PAGE].frozen_ns =
         GUINT64_TO_BE((uint64_t)g_get_real_time() * 1000);
+    return 0;
+}
+
+static int freeze_enter(struct map *map, GError **error)
+{
+    int rc;
+
+    g_mutex_lock(&map->io_lock);
+    g_mutex_lock(&map->lock);
+    rc = freeze_enter_locked(map, error);
+    g_mutex_unlock(&map->lock);
+    g_mutex_unlock(&map->io_lock);
+    return rc < 0 ? rc : map_fold(map, false, error);
+}
+
+/* Every page is written by now, and goes with the layer that is frozen: the new
+ * one has nothing before a header names it. */
+static int freeze_switch(struct map *map, GError **error)
+{
+    struct map_header *header = &map->header, before;
+    int rc;
+
+    g_mutex_lock(&map->lock);
+    before = *header;
     header->current_layer = header->next_layer++;
     header->current_layer_id = id128_random();
     header->next_page = 1;
-    return 0;
+    g_mutex_unlock(&map->lock);
+    rc = map_fold(map, false, error);
+    if (rc < 0) {
+        /* The numbers of the new one are not used. */
+        g_mutex_lock(&map->lock);
+        header->current_layer = before.current_layer;
+        header->current_layer_id = before.current_layer_id;
+        header->next_page = before.next_page;
+        g_mutex_unlock(&map->lock);
+    }
+    return rc;
 }
 
 int map_freeze(struct map *map, GError **error)
 {
-    struct map_header before;
-    int rc;
+    int rc = freeze_enter(map, error);
 
-    rc = map_fold(map, false, error);
-    if (rc < 0) {
-        return rc;
-    }
-    g_mutex_lock(&map->io_lock);
-    g_mutex_lock(&map->lock);
-    before = map->header;
-    rc = freeze_layer_locked(map, error);
-    g_mutex_unlock(&map->lock);
-    g_mutex_unlock(&map->io_lock);
-    if (rc == 0) {
-        rc = map_fold(map, false, error);
-    }
-    if (rc < 0) {
-        /* The layer stays the current one; its line in the table is true
-         * whenever it is frozen.  The numbers of the new one are not used. */
-        g_mutex_lock(&map->lock);
-        map->header.current_layer = before.current_layer;
-        map->header.current_layer_id = before.current_layer_id;
-        map->header.next_page = before.next_page;
-        g_mutex_unlock(&map->lock);
-    }
-    return rc;
+    return rc == 0 ? freeze_switch(map, error) : rc;
 }
