@@ -124,6 +124,8 @@ struct inventory {
     GHashTable *claims;         /* struct id128 -> GPtrArray of struct volume */
     GHashTable *intents;        /* struct id128 -> GBytes */
     GHashTable *intended;       /* struct id128: layers that intents name */
+    GHashTable *changing;       /* struct id128: volumes and layers of intents
+                                   that were there before places were */
     GHashTable *layers;         /* struct id128: with a place for blocks */
     GHashTable *places;         /* struct id128: with a place for maps */
     bool unreadable;            /* a map's claims aren't all known */

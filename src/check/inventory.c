@@ -5,6 +5,8 @@
  * The order makes it safe beside writers: places are listed before headers are
  * read.  A layer has objects only after a header in the store names it, so a
  * place that was listed and that no header claims afterwards is nobody's.
+ * Intents are listed before places, too: a removal that ends meanwhile takes the
+ * place first, and one that began after that has a header to claim it.
  */
 #include "check/check.h"
 
@@ -70,6 +72,7 @@ void inventory_free(struct inventory *inventory)
     g_hash_table_unref(inventory->bad_names);
     g_hash_table_unref(inventory->intents);
     g_hash_table_unref(inventory->intended);
+    g_hash_table_unref(inventory->changing);
     g_hash_table_unref(inventory->layers);
     g_hash_table_unref(inventory->places);
     g_free(inventory);
@@ -88,6 +91,7 @@ static struct inventory *inventory_new(void)
     inventory->claims = id_table_new((GDestroyNotify)g_ptr_array_unref);
     inventory->intents = id_table_new(bytes_free);
     inventory->intended = id_table_new(NULL);
+    inventory->changing = id_table_new(NULL);
     inventory->layers = id_table_new(NULL);
     inventory->places = id_table_new(NULL);
     return inventory;
@@ -181,6 +185,29 @@ static int take_intents(struct check *check, struct inventory *inventory,
         }
         rc = got < 0 ? got : 0;
     }
+    return rc;
+}
+
+static void table_add_all(GHashTable *table, GHashTable *added)
+{
+    GHashTableIter iter;
+    void *key;
+
+    g_hash_table_iter_init(&iter, added);
+    while (g_hash_table_iter_next(&iter, &key, NULL)) {
+        id_table_add(table, key, NULL);
+    }
+}
+
+static int take_changing(struct check *check, struct inventory *inventory,
+                         GError **error)
+{
+    int rc = take_intents(check, inventory, error);
+
+    table_add_all(inventory->changing, inventory->intents);
+    table_add_all(inventory->changing, inventory->intended);
+    g_hash_table_remove_all(inventory->intents);
+    g_hash_table_remove_all(inventory->intended);
     return rc;
 }
 
@@ -437,8 +464,11 @@ int inventory_take(struct check *check, struct inventory **inventory,
     int rc;
 
     driver->look(check->store, !check->repair);
-    rc = driver->list_ids(check->store, STORE_BLOCK, collect_id, taken->layers,
-                          error);
+    rc = take_changing(check, taken, error);
+    if (rc == 0) {
+        rc = driver->list_ids(check->store, STORE_BLOCK, collect_id,
+                              taken->layers, error);
+    }
     if (rc == 0) {
         rc = driver->list_ids(check->store, STORE_PAGE, collect_id,
                               taken->places, error);

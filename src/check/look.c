@@ -707,7 +707,7 @@ static bool look_is_settled(struct look *look)
 }
 
 /* Whoever removes a volume takes its name first, its header last, and between
- * them what is looked at here. */
+ * them what is looked at here; his intent is there all the time. */
 static bool is_gone(struct check *check, const struct volume *volume)
 {
     struct store_record record = { STORE_HEADER, volume->id, NULL };
@@ -719,7 +719,11 @@ static bool is_gone(struct check *check, const struct volume *volume)
         return true;
     }
     if (!volume_name(volume)) {
-        return false;
+        g_autoptr(GBytes) intent = NULL;
+
+        record.kind = STORE_INTENT;
+        return check->store->driver->get(check->store, &record, &intent,
+                                         NULL) == 0;
     }
     switch (volume_find(check->api, volume_name(volume), &id, NULL)) {
     case 0:

@@ -602,6 +602,7 @@ static bool is_unclaimed(const struct inventory *inventory,
 
     return g_hash_table_contains(places, id) &&
            !inventory_claims(inventory, id) &&
+           !g_hash_table_contains(inventory->changing, id) &&
            !g_hash_table_contains(inventory->intended, id) &&
            (kind == STORE_BLOCK ||
             (!inventory_find(inventory, id) &&
