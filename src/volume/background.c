@@ -88,6 +88,7 @@ static void drops_remove(archip_volume *volume, archip_queue *queue,
 struct work {
     struct map_checkpoint *checkpoint;
     GArray *ready;
+    bool garbage;               /* of the map */
     bool flush;
 };
 
@@ -101,11 +102,12 @@ static bool background_take(archip_volume *volume, struct work *work)
     *work = (struct work){
         .checkpoint = g_steal_pointer(&background->checkpoint),
         .ready = background->stuck ? NULL : drops_ready_locked(volume),
+        .garbage = !background->stuck && volume->map->garbage->len,
         .flush = background->flush_due,
     };
     background->flush_due = false;
     background->checkpointing = work->checkpoint != NULL;
-    any = work->checkpoint || work->ready || work->flush;
+    any = work->checkpoint || work->ready || work->garbage || work->flush;
     if (!any) {
         background->running = false;
     }
@@ -134,6 +136,19 @@ static void background_free(archip_volume *volume, archip_queue *queue,
     }
     volume->background.stuck = left;
     g_mutex_unlock(&volume->map->lock);
+}
+
+/* What recovery or a checkpoint left because there were readers. */
+static void background_tidy(archip_volume *volume)
+{
+    struct map *map = volume->map;
+
+    g_mutex_lock(&map->io_lock);
+    map_remove_garbage(map);
+    g_mutex_unlock(&map->io_lock);
+    g_mutex_lock(&map->lock);
+    volume->background.stuck |= map->garbage->len > 0;
+    g_mutex_unlock(&map->lock);
 }
 
 /* Whoever waited for room looks again. */
@@ -174,6 +189,9 @@ static void background_work(archip_volume *volume, archip_queue *queue,
         background_free(volume, queue, work->ready);
         g_array_unref(work->ready);
     }
+    if (work->garbage) {
+        background_tidy(volume);
+    }
 }
 
 static gpointer background_main(gpointer opaque)
@@ -196,7 +214,8 @@ void background_kick(archip_volume *volume)
 
     background->stuck = false;
     if (background->running ||
-        !(background->checkpoint || background->flush_due || ready)) {
+        !(background->checkpoint || background->flush_due || ready ||
+          volume->map->garbage->len)) {
         return;
     }
     if (background->thread) {

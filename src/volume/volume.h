@@ -314,7 +314,7 @@ struct background {
     bool flush_due;             /* much has collected */
     bool failed;                /* the last checkpoint: don't wait for one */
     GSList *throttled;          /* struct piece */
-    bool stuck;                 /* drops must wait for the next flush */
+    bool stuck;                 /* removing must wait for the next flush */
 };
 
 /* Lock held.  Start the thread if there is work. */
