@@ -16,7 +16,6 @@
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <sys/file.h>
-#include <sys/statvfs.h>
 #include <unistd.h>
 
 #define LESS CALLS_LESS
@@ -298,6 +297,13 @@ static int fail_fstatat(int folder_fd, const char *path, struct stat *status,
                : fstatat(folder_fd, path, status, flags);
 }
 
+static int fail_fstatfs(int fd, struct statfs *space)
+{
+    return calls_fail(CALLS_FILES, "fstatfs", WAYS(EIO, ENOSYS))
+               ? -1
+               : fstatfs(fd, space);
+}
+
 /* --- libaio --------------------------------------------------------------- */
 
 /* What io_context_t points to begins with: id, slots, head, tail, magic.  With
@@ -522,16 +528,6 @@ ssize_t __wrap_pread64(int fd, void *bytes, size_t count, off_t offset)
                           offset);
 }
 
-int __wrap_fstatvfs64(int fd, struct statvfs *status);
-int __real_fstatvfs64(int fd, struct statvfs *status);
-
-int __wrap_fstatvfs64(int fd, struct statvfs *status)
-{
-    return calls_fail(CALLS_FILES, "fstatvfs", WAYS(EIO, ENOSYS))
-               ? -1
-               : __real_fstatvfs64(fd, status);
-}
-
 void calls_install(void)
 {
     sys = (struct sys_table){
@@ -553,6 +549,7 @@ void calls_install(void)
         .linkat = fail_linkat,
         .renameat2 = fail_renameat2,
         .fstatat = fail_fstatat,
+        .fstatfs = fail_fstatfs,
         .io_setup = fail_io_setup,
         .io_destroy = sys_real.io_destroy,
         .io_submit = fail_io_submit,
