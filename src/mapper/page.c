@@ -51,7 +51,7 @@ struct page_data *page_data_new(void)
 
     /* Of fixed size, under a bound, and often there is no going on without:
      * like GLib's, the memory is there or the process ends. */
-    data->bytes = aligned_alloc(4096, FORMAT_PAGE_BYTES);
+    data->bytes = aligned_alloc(4096, (FORMAT_PAGE_BYTES + 4095) / 4096 * 4096);
     if (!data->bytes) {
         g_error("out of memory for a map page");
     }

@@ -452,12 +452,6 @@ static int volume_reopen(archip_volume *volume, bool write, GError **error)
         return rc;
     }
     hold_release(volume, &old);
-    if (write) {
-        /* Recovery kept it for a reader, which was ourselves. */
-        g_mutex_lock(&volume->map->io_lock);
-        map_remove_garbage(volume->map);
-        g_mutex_unlock(&volume->map->io_lock);
-    }
     return 0;
 }
 

@@ -58,6 +58,14 @@ static size_t count_journals(const char *location)
     return count;
 }
 
+/* What is left goes in the background. */
+static void await_tidy(const char *location)
+{
+    for (unsigned i = 0; i < 2000 && count_journals(location) > 1; i++) {
+        g_usleep(10000);
+    }
+}
+
 /* The same by who reads it, too, to begin with, as a node of QEMU does. */
 static void child_beside(const char *location, const char *name)
 {
@@ -74,9 +82,7 @@ static void child_beside(const char *location, const char *name)
     assert_ok(archip_discard(queue, 0, 1 << 16));   /* it makes a journal */
     fixture_fill(queue, 0, 4096, 0x11);
     assert_ok(archip_flush(queue));
-    for (unsigned i = 0; i < 2000 && count_journals(location) > 1; i++) {
-        g_usleep(10000);        /* what is left goes in the background */
-    }
+    await_tidy(location);
     child_says("held");
     g_assert_cmpint(read(STDIN_FILENO, &c, 1), ==, 0);
 }
@@ -96,6 +102,7 @@ static void child_upgrade(const char *location, const char *name)
     assert_ok(archip_discard(queue, 0, 1 << 16));
     fixture_fill(queue, 0, 4096, 0x11);
     assert_ok(archip_flush(queue));
+    await_tidy(location);
     child_says("held");
     g_assert_cmpint(read(STDIN_FILENO, &c, 1), ==, 0);
 }
