@@ -206,10 +206,12 @@ int volume_finish_intent(archip_store *store, const struct id128 *id,
     if (rc < 0) {
         return 0;       /* its maker is at it */
     }
-    rc = store->store->driver->get(store->store, &intent.record, &value, NULL);
+    rc = store->store->driver->get(store->store, &intent.record, &value,
+                                   error);
     if (rc == 0) {
         rc = intent_decode(value, &intended, &layer, &name, error);
-    } else {
+    } else if (rc == -ENOENT) {
+        g_clear_error(error);
         rc = 0;         /* done meanwhile */
     }
     if (rc == 0 && value && !id128_equal(&intended, id)) {

@@ -99,7 +99,9 @@ static int resize_run(archip_volume *volume, archip_queue *queue,
     int rc = 0;
 
     if (map->header.shrink_bytes) {
-        rc = shrink_cut(queue, error);      /* one that failed before */
+        /* One that failed before, perhaps as early as its flush. */
+        rc = resize_flush(queue, error);
+        rc = rc < 0 ? rc : shrink_cut(queue, error);
     }
     if (rc < 0) {
         return rc;
