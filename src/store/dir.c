@@ -110,7 +110,8 @@ static int has_only(struct dir_store *dir, const char *path,
 static int is_empty(struct dir_store *dir)
 {
     static const char *const allowed[] = {"lost+found", "names",  "intents",
-                                          "maps",       "blocks", NULL};
+                                          "maps",       "blocks", DIR_RESERVE,
+                                          NULL};
     static const char *const none[] = {NULL};
     int empty = has_only(dir, ".", allowed);
 
