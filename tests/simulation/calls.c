@@ -160,7 +160,8 @@ enum moment draw_moment(void)
 /* What an error left half done is best seen if the end comes soon. */
 static void crash_soon(void)
 {
-    if (disk.crash_at && disk.errors_to_crash && --disk.errors_to_crash == 0) {
+    if (disk.crash_at > disk.calls && disk.errors_to_crash &&
+        --disk.errors_to_crash == 0) {
         disk.crash_at = disk.calls + 1 +
                         random_below(UINT64_C(1) << random_below(9));
         disk.crash_in = draw_moment();
