@@ -10,7 +10,7 @@
 
 void crash_soon_once_in(unsigned n, unsigned calls)
 {
-    if (disk.crash_at > disk.calls && random_once_in(n)) {
+    if (disk.crash_at && random_once_in(n)) {
         disk.crash_at = disk.calls + 1 + random_below(calls);
         disk.crash_in = draw_moment();
     }
