@@ -99,9 +99,7 @@ static int resize_run(archip_volume *volume, archip_queue *queue,
     int rc = 0;
 
     if (map->header.shrink_bytes) {
-        /* One that failed before, perhaps as early as its flush. */
-        rc = resize_flush(queue, error);
-        rc = rc < 0 ? rc : shrink_cut(queue, error);
+        rc = shrink_cut(queue, error);      /* one that failed before */
     }
     if (rc < 0) {
         return rc;
