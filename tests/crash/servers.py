@@ -59,8 +59,9 @@ class Failure(Exception):
 class Server:
     """One life of a program that serves the volume on a unix socket."""
 
-    def __init__(self, kind, location, work):
+    def __init__(self, kind, location, work, monitor=True):
         self.kind = kind
+        self.monitor = monitor
         self.location = location
         self.work = work
         self.socket = os.path.join(work, 'nbd')
@@ -86,10 +87,12 @@ class Server:
                     '--format=raw', f'--shared={CONNECTIONS}',
                     '--discard=unmap', '--socket=' + self.socket,
                     'archipelago:vol']
+        # It waits for us: see tests/qemu/qmp.py.
+        monitor = (['-qmp', f'unix:{self.path("qmp")},server=on,wait=on']
+                   if self.monitor else [])
         return [harness.QEMU_WRAPPER, 'qemu-system-x86_64', '-machine', 'none',
                 '-nodefaults', '-display', 'none',
-                '-object', 'iothread,id=io0',
-                '-qmp', f'unix:{self.path("qmp")},server=on,wait=off',
+                '-object', 'iothread,id=io0', *monitor,
                 '-drive', 'if=none,id=d0,node-name=n0,format=raw,'
                           'discard=unmap,file.driver=archipelago,'
                           'file.volume=vol,file.store=' + self.location]
@@ -313,7 +316,7 @@ class Rounds:
 
     def kill_early(self):
         """While it starts, and recovers."""
-        server = Server(self.kind, self.location, self.work)
+        server = Server(self.kind, self.location, self.work, monitor=False)
         try:
             time.sleep(self.dice.random() * 0.15)
         finally:

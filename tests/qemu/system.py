@@ -67,6 +67,7 @@ def drive_unused():
 def expect_no_start(text, *arguments):
     vm = System('none', *arguments)
     try:
+        vm.attach()
         assert vm.child.wait(TIMEOUT_S) == 1
     finally:
         vm.child.kill()
