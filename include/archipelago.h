@@ -211,8 +211,10 @@ uint64_t archip_volume_size(archip_volume *volume);
 #define ARCHIP_RESIZE_VOLATILE 0x2u
 
 /* Change the size.  What is cut off is gone: growing again shows zeroes.  A
- * shrink that fails may be finished by the next call, or when the volume is
- * opened again.
+ * shrink that fails leaves the old size and all data, unless the smaller size
+ * was durable already: then the next call, or opening the volume again,
+ * finishes it.  archip_volume_size() tells; a crash right after it may leave
+ * either.
  * May block; no request beyond the new end may be in flight.  A thread that
  * waits in this or any other call keeps going what is in flight on the queues
  * of the store that it used last.

@@ -4,7 +4,8 @@
  * that growing again would show, and a crash must leave the one or the other:
  * the smaller size is made durable first, and with it, by the same record, how
  * far the volume once reached (header.shrink_bytes); then what lies between is
- * dropped, here or, after a crash, at the next open (D12).
+ * dropped, here or, after a crash, at the next open (D12).  Nothing is dropped
+ * before: if the smaller size can't be made durable, the volume keeps the old.
  */
 #include "volume/volume.h"
 
@@ -48,6 +49,18 @@ static int shrink_cut(archip_queue *queue, GError **error)
         g_mutex_unlock(&map->lock);
     }
     return rc;
+}
+
+/* The smaller size isn't durable, or isn't known to be: the next flush makes the
+ * old one so again. */
+static void shrink_undo(archip_volume *volume, uint64_t old_bytes)
+{
+    struct map *map = volume->map;
+
+    g_mutex_lock(&map->lock);
+    volume_set_size(volume, old_bytes);
+    map->header.shrink_bytes = 0;
+    g_mutex_unlock(&map->lock);
 }
 
 int volume_finish_shrink(archip_volume *volume, GError **error)
@@ -95,6 +108,7 @@ static int resize_run(archip_volume *volume, archip_queue *queue,
                       uint64_t size_bytes, unsigned flags, GError **error)
 {
     struct map *map = volume->map;
+    uint64_t old_bytes;
     bool shrink;
     int rc = 0;
 
@@ -105,11 +119,15 @@ static int resize_run(archip_volume *volume, archip_queue *queue,
         return rc;
     }
     g_mutex_lock(&map->lock);
-    shrink = size_bytes < map->header.size_bytes;
+    old_bytes = map->header.size_bytes;
+    shrink = size_bytes < old_bytes;
     volume_set_size(volume, size_bytes);
     g_mutex_unlock(&map->lock);
     if (shrink || !(flags & ARCHIP_RESIZE_VOLATILE)) {
         rc = resize_flush(queue, error);
+    }
+    if (rc < 0 && shrink) {
+        shrink_undo(volume, old_bytes);
     }
     return rc == 0 && shrink ? shrink_cut(queue, error) : rc;
 }

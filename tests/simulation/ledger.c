@@ -410,7 +410,7 @@ static bool is_gone(const struct slot *slot, const struct write *write)
 }
 
 bool ledger_settle(struct ledger *ledger, uint64_t sector,
-                   const uint8_t *bytes, uint64_t size_bytes, bool doubtful,
+                   const uint8_t *bytes, bool doubtful,
                    struct verdict *verdict)
 {
     struct slot *slot = slot_find(ledger, sector);
@@ -427,10 +427,8 @@ bool ledger_settle(struct ledger *ledger, uint64_t sector,
     for (unsigned i = 0; i <= slot->count && !any; i++) {
         struct write *write = i ? slot->more[i - 1] : slot->base;
 
-        if (is_gone(slot, write) ||
-            (write && !write->durable && write->shrink_to &&
-             size_bytes > write->shrink_to)) {
-            continue;           /* or it didn't happen */
+        if (is_gone(slot, write)) {
+            continue;
         }
         if (memcmp(write_bytes(write, sector), bytes, LEDGER_SECTOR) == 0) {
             any = true;

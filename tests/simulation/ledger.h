@@ -35,7 +35,6 @@ struct write {
     uint64_t submitted, completed;
     bool ok;                    /* completed well */
     bool durable, fua;
-    uint64_t shrink_to;         /* of a shrink: the size in bytes */
 };
 
 struct slot {
@@ -86,14 +85,14 @@ bool ledger_check(const struct ledger *ledger, uint64_t sector,
                   uint64_t submitted, uint64_t completed,
                   struct verdict *verdict);
 /*
- * After a crash: what is there is what is there from now on.  `size_bytes`: the
- * volume's, which says whether a shrink happened.  `doubtful`: a sync failed,
- * so what reads show now may be lost in a power cut yet.
+ * After a crash: what is there is what is there from now on.  `doubtful`: a
+ * sync failed, so what reads show now may be lost in a power cut yet.
  */
 bool ledger_settle(struct ledger *ledger, uint64_t sector,
-                   const uint8_t *bytes, uint64_t size_bytes, bool doubtful,
+                   const uint8_t *bytes, bool doubtful,
                    struct verdict *verdict);
-/* From that sector on the volume has ended: zeroes. */
+/* From that sector on there is nothing any more, durably: zeroes.  All that was
+ * written there must have been flushed. */
 void ledger_cut(struct ledger *ledger, uint64_t sector);
 /* Whether all sectors of [first, last) may read as zeroes now. */
 bool ledger_may_be_zero(const struct ledger *ledger, uint64_t sector,

@@ -41,6 +41,14 @@ void sizes_flushed(struct volume *volume, uint64_t submitted)
     }
 }
 
+void volume_cut(struct volume *volume)
+{
+    if (volume->shrunk_to) {
+        ledger_cut(volume->ledger, volume->shrunk_to / SECTOR);
+        volume->shrunk_to = 0;
+    }
+}
+
 static bool size_is_possible(const struct volume *volume, uint64_t bytes)
 {
     bool possible = false;
@@ -85,7 +93,7 @@ static void check_sectors(struct volume *volume, uint64_t first,
         const uint8_t *sector = bytes + i * SECTOR;
         bool good =
             settle ? ledger_settle(volume->ledger, first + i, sector,
-                                   volume->size, doubtful, &verdict)
+                                   doubtful, &verdict)
                    : ledger_check(volume->ledger, first + i, sector, 0, SECTOR,
                                   world.now, world.now, &verdict);
 
@@ -158,6 +166,7 @@ void volume_verify(struct volume *volume)
     disk.error_once_in = 0;
     check_size(volume, settle);
     volume->size = archip_volume_size(volume->handle);
+    volume_cut(volume);
     world.now++;
     for (guint i = 0; i < groups->len && whole; i++) {
         whole = check_range(volume,
@@ -307,6 +316,7 @@ static void volume_reset(struct volume *volume)
         volume->hot[i] = random_below(volume->size / volume->object_bytes + 1);
     }
     volume->token = 0;
+    volume->shrunk_to = 0;
     volume->settled = true;
     volume->existence = UNSURE;
 }
@@ -540,7 +550,9 @@ static void rot(void)
     uint8_t bytes[4096];
     uint64_t at;
 
-    collect_metadata(maps->inode, "maps", files);
+    if (maps) {
+        collect_metadata(maps->inode, "maps", files);
+    }
     if (!files->len) {
         return;
     }

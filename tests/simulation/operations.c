@@ -361,7 +361,8 @@ static bool submit_growing(struct op *op)
     uint64_t end, back;
 
     volume_drain(volume);
-    if (disk.dead || volume->size > 300 * (uint64_t)volume->object_bytes) {
+    if (disk.dead || volume->shrunk_to ||
+        volume->size > 300 * (uint64_t)volume->object_bytes) {
         return false;
     }
     op->submitted = ++world.now;

@@ -16,13 +16,52 @@ void crash_soon_once_in(unsigned n, unsigned calls)
     }
 }
 
-/* The process ends soon: what comes of a failed shrink the next open tells. */
+/* Sizes, and how far the data reach, after a resize to `size` of a process that
+ * goes on. */
+static void resized(struct volume *volume, uint64_t size, bool ok,
+                    bool durable, uint64_t submitted)
+{
+    uint64_t old = volume->size, now = ++world.now;
+    struct size *logged = &g_array_index(volume->sizes, struct size,
+                                         volume->sizes->len - 1);
+
+    volume->size = archip_volume_size(volume->handle);
+    logged->completed = now;
+    logged->ok = volume->size == size;
+    if (ok && volume->size != size) {
+        broken(12, volume, 0, "its size isn't what it was changed to");
+    }
+    if (volume->size != size && volume->size != old) {
+        broken(12, volume, 0, "a failed resize left %" G_GUINT64_FORMAT
+               " bytes", volume->size);
+    }
+    if (ok || volume->size != old) {
+        volume_cut(volume);     /* came first */
+    }
+    if (ok ? durable : volume->size < old) {
+        /* A shrink, or all of it, is durable: or the old size was there. */
+        ledger_flushed(volume->ledger, submitted);
+        sizes_flushed(volume, now + 1);
+    }
+    if (volume->size < old) {
+        volume->shrunk_to = size;
+    }
+    if (volume->size < old && ok) {
+        volume_cut(volume);
+    }
+    if (volume->size != size) {
+        size_log(volume, old);  /* durable again with the next flush */
+        logged = &g_array_index(volume->sizes, struct size,
+                                volume->sizes->len - 1);
+        logged->completed = now;
+        logged->ok = true;
+    }
+}
+
 static void step_resize(struct volume *volume)
 {
     uint64_t old = volume->size, now, size, less = random_below(3 * 128);
-    struct write *cut = NULL;
     unsigned flags = 0;
-    guint at;
     int result;
 
     volume_drain(volume);
@@ -41,37 +80,16 @@ static void step_resize(struct volume *volume)
     flags = size < old ? ARCHIP_RESIZE_SHRINK
                        : random_once_in(2) * ARCHIP_RESIZE_VOLATILE;
     now = ++world.now;
-    at = volume->sizes->len;
     size_log(volume, size);
-    if (size < old) {
-        cut = ledger_submit(volume->ledger, ++world.step, "shrink",
-                            size / SECTOR, old / SECTOR, NULL, now);
-        cut->shrink_to = size;
-    }
     crash_soon_once_in(world.habits.end_soon_once_in, 60);
     disk_note("resize %s from %#zx to %#zx%s", volume->name, (size_t)old,
               (size_t)size, flags & ARCHIP_RESIZE_VOLATILE ? ", volatile" : "");
     result = archip_volume_resize(volume->handle, size, flags);
-    now = ++world.now;
+    disk_note("resized: %d", result);
     excuse(12, volume, "resize", result, archip_error());
-    if (cut) {
-        ledger_complete(volume->ledger, cut, result == 0, true, now);
-    }
-    g_array_index(volume->sizes, struct size, at).completed = now;
-    if (result == 0) {
-        g_array_index(volume->sizes, struct size, at).ok = true;
-        g_array_index(volume->sizes, struct size, at).durable =
-            !(flags & ARCHIP_RESIZE_VOLATILE);
-        volume->size = size;
-    } else if (!disk.dead) {
-        volume->size = archip_volume_size(volume->handle);
-        if (cut) {
-            disk.crash_at = MAX(disk.calls, 1);
-            disk.crash_in = IN_ANY;
-        }
-    }
-    if (!disk.dead && archip_volume_size(volume->handle) != volume->size) {
-        broken(12, volume, 0, "its size isn't what it was changed to");
+    if (!disk.dead) {
+        resized(volume, size, result == 0, !(flags & ARCHIP_RESIZE_VOLATILE),
+                now);
     }
 }
 

@@ -68,6 +68,8 @@ struct volume {
     uint32_t object_bytes;
     uint64_t size;
     GArray *sizes;              /* struct size */
+    uint64_t shrunk_to;         /* durable size of a shrink whose cut failed, or
+                                   may have; or 0 */
     uint64_t token;             /* the highest seen */
     uint64_t hot[HOT];          /* objects that are used most */
     struct ledger *ledger;
@@ -161,6 +163,8 @@ void volume_create(struct volume *volume);
 void volume_remove(struct volume *volume);
 void size_log(struct volume *volume, uint64_t bytes);
 void sizes_flushed(struct volume *volume, uint64_t submitted);
+/* A shrink whose cut had failed is finished. */
+void volume_cut(struct volume *volume);
 /* From the first creation to the last check. */
 void world_run(void);
 
