@@ -96,16 +96,11 @@ static void slot_add(struct slot *slot, struct write *write)
     slot->more[slot->count++] = write;
 }
 
-/* Zeroes make no groups, for they are zeroes already: those under way are
- * entered when a group is made. */
-static void group_make(struct ledger *ledger, uint64_t group)
+static void slots_add_zeroes(struct slot *slots, uint64_t first,
+                             const GPtrArray *writes)
 {
-    struct slot *slots = g_new0(struct slot, LEDGER_GROUP);
-    uint64_t first = group * LEDGER_GROUP;
-
-    g_hash_table_insert(ledger->groups, GSIZE_TO_POINTER(group), slots);
-    for (guint i = 0; i < ledger->active->len; i++) {
-        struct write *write = ledger->active->pdata[i];
+    for (guint i = 0; i < writes->len; i++) {
+        struct write *write = writes->pdata[i];
 
         for (unsigned at = 0; !write->bytes && at < LEDGER_GROUP; at++) {
             if (write->first <= first + at && first + at < write->last) {
@@ -113,6 +108,17 @@ static void group_make(struct ledger *ledger, uint64_t group)
             }
         }
     }
+}
+
+/* Zeroes make no groups, for they are zeroes already: those under way or not
+ * durable yet are entered when a group is made. */
+static void group_make(struct ledger *ledger, uint64_t group)
+{
+    struct slot *slots = g_new0(struct slot, LEDGER_GROUP);
+
+    g_hash_table_insert(ledger->groups, GSIZE_TO_POINTER(group), slots);
+    slots_add_zeroes(slots, group * LEDGER_GROUP, ledger->active);
+    slots_add_zeroes(slots, group * LEDGER_GROUP, ledger->due);
 }
 
 static struct slot *slot_make(struct ledger *ledger, uint64_t sector)
@@ -158,7 +164,6 @@ static void slot_prune(struct slot *slot, struct write *durable,
 
         if (write != slot->base &&
             (has_readers || write == durable ||
-             (write == &before && !durable->bytes) ||
              write->completed >= durable->submitted)) {
             slot->more[kept++] = write;
         }
