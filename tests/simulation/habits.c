@@ -9,8 +9,6 @@
 #include "fibers.h"
 #include "world.h"
 
-#define OFTEN UINT_MAX
-
 /* The program that does a bit of everything. */
 static const struct habits usual = {
     .weights = { [DO_REQUEST] = 260, [DO_REAP] = 120, [DO_RESIZE] = 4,
@@ -25,7 +23,7 @@ static const struct habits usual = {
     .removals = 3,
     .end_soon_once_in = 12,
     .lives = 9,
-    .steps = OFTEN,
+    .steps = 500,
 };
 
 /* Volumes made and removed all the time, by processes that die in the middle
@@ -97,6 +95,17 @@ static void be_writer(struct habits *habits)
     habits->steps = 300;
 }
 
+/* Hundreds of requests between two crashes. */
+static void be_patient(struct habits *habits)
+{
+    habits->flush_end_once_in = 2000;
+    habits->end_soon_once_in = 200;
+    habits->removals = 1;
+    habits->lives = 6;
+    habits->steps = 800;
+    habits->patience = 2;
+}
+
 /* Each thing as often as chance has it. */
 static void be_odd(struct habits *habits)
 {
@@ -130,6 +139,7 @@ static const struct {
     { "resizer", be_resizer }, { "opener", be_opener },
     { "flusher", be_flusher }, { "folder", be_folder },
     { "writer", be_writer }, { "odd", be_odd },
+    { "patient", be_patient },          /* slow: only where it is asked for */
 };
 
 static be *find(const char *name)

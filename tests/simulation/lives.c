@@ -422,7 +422,8 @@ static uint64_t draw_crash(void)
 {
     return random_once_in(4) ? 1 + random_below(150)
                              : 1 + random_below(UINT64_C(1)
-                                                << (9 + random_below(6)));
+                                                << (9 + random_below(6) +
+                                                    world.habits.patience));
 }
 
 static void life_begin(bool quiet)

@@ -19,7 +19,7 @@
 
 struct world world;
 
-static gint steps = 500;
+static gint steps = 2000;
 static gchar *wanted_faults;
 
 /* Beyond the simulated clock. */

@@ -45,6 +45,7 @@ struct habits {
     unsigned end_soon_once_in;  /* makings, removals, resizes after which the
                                    life ends soon */
     unsigned lives, steps;      /* at most */
+    unsigned patience;          /* lives are longer by so many bits */
     unsigned births;            /* stores made before, by processes that soon
                                    die */
     unsigned full_once_in;      /* steps after which the disk is full for long;
