@@ -94,7 +94,8 @@ static void forget_content(BlockDriverState *bs, archip_volume *volume)
     if (archip_volume_get_info(volume, &info) < 0 || info.object_count > 0) {
         s->created_empty = false;
     }
-    bs->total_sectors = archip_volume_size(volume) / BDRV_SECTOR_SIZE;
+    bs->total_sectors = (int64_t)(archip_volume_size(volume) /
+                                  BDRV_SECTOR_SIZE);
     bdrv_bsc_invalidate_range(bs, 0, INT64_MAX);
 }
 

@@ -462,7 +462,7 @@ static int64_t archipelago_getlength(BlockDriverState *bs)
     BDRVArchipelagoState *s = bs->opaque;
 
     QEMU_LOCK_GUARD(&s->accesses.lock);
-    return archip_volume_size(s->accesses.current->volume);
+    return (int64_t)archip_volume_size(s->accesses.current->volume);
 }
 
 static int usage_run(Call *call)
@@ -478,8 +478,8 @@ static int64_t archipelago_get_allocated_file_size(BlockDriverState *bs)
     int ret = archipelago_call_run(&call, NULL);
 
     archipelago_access_put(&s->accesses, access);
-    return ret < 0 ? ret
-                   : call.usage.allocated_bytes + call.usage.metadata_bytes;
+    return ret < 0 ? ret : (int64_t)(call.usage.allocated_bytes +
+                                     call.usage.metadata_bytes);
 }
 
 /* A cluster size would only make others work in such pieces (bitmaps, copy on
@@ -544,16 +544,17 @@ static unsigned request_flags(BdrvRequestFlags flags)
            (flags & BDRV_REQ_NO_FALLBACK ? ARCHIP_NO_FALLBACK : 0);
 }
 
-/* Carry out a request: its result, as in archip_completion. */
-static int64_t coroutine_fn archipelago_co_request(BlockDriverState *bs,
-                                                   archip_request *request)
+/* Carry out a request: its result, as in archip_completion; the extents that it
+ * may count are few. */
+static int coroutine_fn archipelago_co_request(BlockDriverState *bs,
+                                               archip_request *request)
 {
     BDRVArchipelagoState *s = bs->opaque;
     ArchipelagoAccess *access = archipelago_access_get(&s->accesses);
     int64_t result = archipelago_port_request(&access->ports, request);
 
     archipelago_access_put(&s->accesses, access);
-    return result;
+    return (int)result;
 }
 
 static int coroutine_fn archipelago_co_preadv(BlockDriverState *bs,
@@ -647,7 +648,7 @@ static int coroutine_fn archipelago_co_block_status(BlockDriverState *bs,
         .extents = extents,
         .extent_count = EXTENT_BATCH,
     };
-    int64_t count = archipelago_co_request(bs, &request);
+    int count = archipelago_co_request(bs, &request);
     int status;
 
     if (count < 0) {
@@ -655,9 +656,9 @@ static int coroutine_fn archipelago_co_block_status(BlockDriverState *bs,
     }
     status = extent_status(extents[0].flags);
     *pnum = 0;
-    for (int64_t i = 0;
+    for (int i = 0;
          i < count && extent_status(extents[i].flags) == status; i++) {
-        *pnum += extents[i].length_bytes;
+        *pnum += (int64_t)extents[i].length_bytes;
     }
     *map = offset;
     *file = bs;
@@ -684,7 +685,7 @@ archipelago_co_copy_range_to(BlockDriverState *bs, BdrvChild *src,
 {
     BDRVArchipelagoState *s = bs->opaque, *source;
     ArchipelagoAccess *access;
-    int64_t ret;
+    int ret;
     archip_request request = {
         .op = ARCHIP_COPY_RANGE,
         .flags = request_flags(write_flags),
@@ -718,16 +719,17 @@ static int resize_run(Call *call)
 static int coroutine_fn write_full(BlockDriverState *bs, int64_t offset,
                                    int64_t bytes)
 {
-    size_t chunk_bytes = MIN(bytes, FULL_CHUNK_BYTES);
+    int64_t chunk_bytes = MIN(bytes, FULL_CHUNK_BYTES);
     void *buffer = qemu_try_blockalign0(bs, chunk_bytes);
     QEMUIOVector qiov;
     int ret = buffer ? 0 : -ENOMEM;
 
     while (ret == 0 && bytes > 0) {
-        qemu_iovec_init_buf(&qiov, buffer, MIN(bytes, chunk_bytes));
-        ret = archipelago_co_pwritev(bs, offset, qiov.size, &qiov, 0);
-        offset += qiov.size;
-        bytes -= qiov.size;
+        chunk_bytes = MIN(bytes, chunk_bytes);
+        qemu_iovec_init_buf(&qiov, buffer, chunk_bytes);
+        ret = archipelago_co_pwritev(bs, offset, chunk_bytes, &qiov, 0);
+        offset += chunk_bytes;
+        bytes -= chunk_bytes;
     }
     qemu_vfree(buffer);
     return ret;
@@ -757,7 +759,7 @@ static int coroutine_fn resize(BlockDriverState *bs, archip_volume *volume,
                                int64_t offset, PreallocMode prealloc,
                                Error **errp)
 {
-    int64_t old_bytes = archip_volume_size(volume);
+    int64_t old_bytes = (int64_t)archip_volume_size(volume);
     Call call = { .run = resize_run, .volume = volume };
     int ret;
 
