@@ -148,16 +148,15 @@ static struct dir_file *find_current_locked(struct dir_cache *cache,
 
 /* --- Making room ---------------------------------------------------------- */
 
-/* Sync an idle file, which drops the lock meanwhile. */
+/* Sync an idle file, which drops the lock meanwhile; but not between a failure
+ * and the note of it, or the next sync would find all well. */
 static void sync_idle_locked(struct dir_store *dir, struct dir_file *file,
                              struct dir_file **unused)
 {
     int result;
 
     use_locked(file);
-    g_mutex_unlock(&dir->lock);
-    result = dir_file_sync(dir, file);
-    g_mutex_lock(&dir->lock);
+    result = dir_file_sync_locked(dir, file);
     if (result < 0 && !file->detached) {
         g_hash_table_replace(dir->cache.failed, store_object_copy(&file->name),
                              GINT_TO_POINTER(-result));

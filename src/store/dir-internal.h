@@ -64,6 +64,8 @@ bool dir_folders_clean(struct dir_store *dir);
 void dir_file_changed(struct dir_store *dir, struct dir_file *file);
 /* fdatasync() if anything changed since the last one; joins one under way. */
 int dir_file_sync(struct dir_store *dir, struct dir_file *file);
+/* The same under dir_store.lock, which it drops during the call. */
+int dir_file_sync_locked(struct dir_store *dir, struct dir_file *file);
 bool dir_file_is_clean(struct dir_store *dir, struct dir_file *file);
 
 /* --- dir-cache.c: open files ---------------------------------------------- */

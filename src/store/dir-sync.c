@@ -77,12 +77,17 @@ void dir_file_changed(struct dir_store *dir, struct dir_file *file)
     g_mutex_unlock(&dir->lock);
 }
 
+int dir_file_sync_locked(struct dir_store *dir, struct dir_file *file)
+{
+    return sync_point_run_locked(dir, &file->sync, sync_fd, file);
+}
+
 int dir_file_sync(struct dir_store *dir, struct dir_file *file)
 {
     int result;
 
     g_mutex_lock(&dir->lock);
-    result = sync_point_run_locked(dir, &file->sync, sync_fd, file);
+    result = dir_file_sync_locked(dir, file);
     g_mutex_unlock(&dir->lock);
     return result;
 }
