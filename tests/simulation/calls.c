@@ -176,6 +176,8 @@ bool inject_kind(enum fault fault, const char *name, int error)
     }
     disk.injected++;
     crash_soon();
+    /* What others do before they know is worth seeing. */
+    fiber_hold_back((unsigned)random_below(8));
     disk_note("%s fails: %s", name, g_strerror(error));
     disk_hash((uint64_t)error);
     errno = error;

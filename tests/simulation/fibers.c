@@ -57,6 +57,7 @@ struct fiber {
     void *ready_opaque;
     const void *condition;              /* waited for, or NULL */
     int error_number;
+    unsigned held_back;                 /* points at which others go first */
 #ifdef __SANITIZE_ADDRESS__
     void *fake_stack;
 #endif
@@ -178,9 +179,17 @@ void fiber_wait(bool (*ready)(void *opaque), void *opaque)
 
 void fiber_point(void)
 {
-    if (random_once_in(fiber_switch_once_in)) {
+    if (current->held_back > 0) {
+        current->held_back--;
+        fiber_schedule();
+    } else if (random_once_in(fiber_switch_once_in)) {
         fiber_schedule();
     }
+}
+
+void fiber_hold_back(unsigned points)
+{
+    current->held_back = points;
 }
 
 static void fiber_main(void)

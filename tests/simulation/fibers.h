@@ -31,6 +31,9 @@ extern unsigned fiber_switch_once_in;
 void fiber_wait(bool (*ready)(void *opaque), void *opaque);
 /* Perhaps let others run. */
 void fiber_point(void);
+/* At so many of them the one that runs now lets others go first, as far as chance
+ * has it. */
+void fiber_hold_back(unsigned points);
 /* Number of the running fiber; the first is 1. */
 unsigned fiber_number(void);
 /* Fibers that have not ended, beside the first. */
