@@ -169,7 +169,7 @@ void object_written(archip_volume *volume, struct object *object,
         /* More of its last block than the volume has nobody can write. */
         bool whole =
             end % block == 0 ||
-            object->index * header->object_bytes + end >= header->size_bytes;
+            object->index * header->object_bytes + end >= volume_reach(volume);
 
         object_regain(object, (start + block - 1) / block, last - !whole);
     }

@@ -51,15 +51,18 @@ static int shrink_cut(archip_queue *queue, GError **error)
     return rc;
 }
 
-/* The smaller size isn't durable, or isn't known to be: the next flush makes the
- * old one so again. */
-static void shrink_undo(archip_volume *volume, uint64_t old_bytes)
+/* Unless the smaller size is known to be durable the old one is set again, which
+ * the next flush makes so. */
+static void shrink_decide(archip_volume *volume, bool durable)
 {
     struct map *map = volume->map;
 
     g_mutex_lock(&map->lock);
-    volume_set_size(volume, old_bytes);
-    map->header.shrink_bytes = 0;
+    if (!durable) {
+        volume_set_size(volume, volume->kept_bytes);
+        map->header.shrink_bytes = 0;
+    }
+    volume->kept_bytes = 0;
     g_mutex_unlock(&map->lock);
 }
 
@@ -108,7 +111,6 @@ static int resize_run(archip_volume *volume, archip_queue *queue,
                       uint64_t size_bytes, unsigned flags, GError **error)
 {
     struct map *map = volume->map;
-    uint64_t old_bytes;
     bool shrink;
     int rc = 0;
 
@@ -119,15 +121,15 @@ static int resize_run(archip_volume *volume, archip_queue *queue,
         return rc;
     }
     g_mutex_lock(&map->lock);
-    old_bytes = map->header.size_bytes;
-    shrink = size_bytes < old_bytes;
+    shrink = size_bytes < map->header.size_bytes;
+    volume->kept_bytes = shrink ? map->header.size_bytes : 0;
     volume_set_size(volume, size_bytes);
     g_mutex_unlock(&map->lock);
     if (shrink || !(flags & ARCHIP_RESIZE_VOLATILE)) {
         rc = resize_flush(queue, error);
     }
-    if (rc < 0 && shrink) {
-        shrink_undo(volume, old_bytes);
+    if (shrink) {
+        shrink_decide(volume, rc == 0);
     }
     return rc == 0 && shrink ? shrink_cut(queue, error) : rc;
 }

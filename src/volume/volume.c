@@ -33,6 +33,11 @@ void volume_set_size(archip_volume *volume, uint64_t size_bytes)
     __atomic_store_n(&volume->size_bytes, size_bytes, __ATOMIC_RELEASE);
 }
 
+uint64_t volume_reach(const archip_volume *volume)
+{
+    return MAX(volume->map->header.size_bytes, volume->kept_bytes);
+}
+
 /* --- Waking pieces that waited for a map page ------------------------------------ */
 
 static void volume_wake(GSList *waiters, const GError *error)

@@ -342,6 +342,8 @@ struct archip_volume {
     gint queue_count;           /* atomic: the callers' queues */
     gint active;                /* atomic: map and, for writing, lock are held */
     gsize size_bytes;           /* atomic copy of the header's */
+    uint64_t kept_bytes;        /* the size before a shrink that isn't durable
+                                   yet, else 0 */
     struct store_lock *write_lock, *read_lock;
     struct map *map;            /* while active */
     GHashTable *objects;        /* index -> struct object */
@@ -360,6 +362,8 @@ int volume_settle(archip_volume *volume, bool clean, GError **error);
 /* Cut off what a shrink that was begun leaves behind. */
 int volume_finish_shrink(archip_volume *volume, GError **error);
 void volume_set_size(archip_volume *volume, uint64_t size_bytes);
+/* How far there are data that may not be lost.  Lock held. */
+uint64_t volume_reach(const archip_volume *volume);
 
 int volume_find(archip_store *store, const char *name, struct id128 *id,
                 GError **error);

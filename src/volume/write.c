@@ -63,7 +63,7 @@ static bool piece_covers_object(const struct piece *piece)
     uint64_t end = piece->index * header->object_bytes + piece->end;
 
     return piece->start == 0 && (piece->end == header->object_bytes ||
-                                 end >= header->size_bytes);
+                                 end >= volume_reach(piece->volume));
 }
 
 /* --- Where blocks are ----------------------------------------------------------- */
@@ -560,7 +560,7 @@ static void piece_trim(struct piece *piece)
     uint64_t excess = piece_excess(piece);
 
     if (!excess ||
-        piece_header(piece)->size_bytes <= piece->request->end_bytes) {
+        volume_reach(piece->volume) <= piece->request->end_bytes) {
         return;
     }
     piece->end -= (uint32_t)excess;

@@ -41,6 +41,7 @@ static void be_maker(struct habits *habits)
 /* Sizes that change, with little that makes the change durable. */
 static void be_resizer(struct habits *habits)
 {
+    habits->hot = random_once_in(2) ? HOT : 1 + (unsigned)random_below(3);
     habits->weights[DO_RESIZE] = 60;
     habits->flushes = (unsigned)random_below(3);
     habits->fua_once_in = 40;

@@ -58,23 +58,65 @@ static void resized(struct volume *volume, uint64_t size, bool ok,
     }
 }
 
-static void step_resize(struct volume *volume)
+/* Where some request ends, best one that frees, or 0. */
+static uint64_t draw_end(const struct volume *volume)
 {
-    uint64_t old = volume->size, now, size, less = random_below(3 * 128);
-    unsigned flags = 0;
-    int result;
+    uint64_t end = 0;
 
-    volume_drain(volume);
-    if (disk.dead) {
-        return;
+    for (guint i = 0; i < world.ops->len; i++) {
+        const struct op *op = world.ops->pdata[i];
+
+        if (op->volume == volume &&
+            (op->kind == ARCHIP_DISCARD || !random_below(4))) {
+            end = (op->offset + op->length) / SECTOR * SECTOR;
+        }
     }
+    return end;
+}
+
+static uint64_t draw_size(const struct volume *volume)
+{
+    uint64_t old = volume->size, less = random_below(3 * 128);
+    uint64_t size, end;
+
     size = random_once_in(2)
                ? old + random_below(random_once_in(2) ? 40 : 6 * 128) * SECTOR
                : old - MIN(old / SECTOR / 2, less) * SECTOR;
     if (random_once_in(4)) {
         size = (size / volume->object_bytes + 1) * volume->object_bytes;
     }
-    if (size > 300 * (uint64_t)volume->object_bytes || size == old) {
+    end = size < old && random_once_in(3) ? draw_end(volume) : 0;
+    return end ? end : size;
+}
+
+/* Whether what is in flight stays clear of what a shrink to `size` cuts off. */
+static bool stays_within(const struct volume *volume, uint64_t size)
+{
+    for (guint i = 0; i < world.ops->len; i++) {
+        const struct op *op = world.ops->pdata[i];
+
+        if ((op->volume == volume &&
+             (op->flags & ARCHIP_GROW || op->offset + op->length > size)) ||
+            (op->source == volume && op->source_offset + op->length > size)) {
+            return false;
+        }
+    }
+    return true;
+}
+
+static void step_resize(struct volume *volume)
+{
+    uint64_t old = volume->size, size = draw_size(volume), now;
+    unsigned flags = 0;
+    int result;
+
+    if (size > 300 * (uint64_t)volume->object_bytes || size == old || !size) {
+        return;
+    }
+    if (size > old || !stays_within(volume, size)) {
+        volume_drain(volume);
+    }
+    if (disk.dead) {
         return;
     }
     flags = size < old ? ARCHIP_RESIZE_SHRINK
