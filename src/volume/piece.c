@@ -155,27 +155,34 @@ void object_forget_data(archip_volume *volume, struct object *object)
     }
 }
 
-void object_written(archip_volume *volume, struct object *object,
+void object_changed(archip_volume *volume, struct object *object,
                     uint32_t start, uint32_t end)
 {
-    const struct map_header *header = &volume->map->header;
-    uint32_t block = header->block_bytes;
-    unsigned last = (end + block - 1) / block;
+    uint32_t block = volume->map->header.block_bytes;
 
-    for (unsigned i = start / block; i < last; i++) {
+    for (unsigned i = start / block; i < (end + block - 1) / block; i++) {
         map_bit_set(&object->fresh, i);
-    }
-    if (object->lost) {
-        /* More of its last block than the volume has nobody can write. */
-        bool whole =
-            end % block == 0 ||
-            object->index * header->object_bytes + end >= volume_reach(volume);
-
-        object_regain(object, (start + block - 1) / block, last - !whole);
     }
     if (!object->is_unsynced) {
         object->is_unsynced = true;
         g_queue_push_tail_link(&volume->unsynced, &object->unsynced_link);
+    }
+}
+
+void object_written(archip_volume *volume, struct object *object,
+                    uint32_t start, uint32_t end)
+{
+    uint32_t block = volume->map->header.block_bytes;
+    unsigned last = (end + block - 1) / block;
+
+    object_changed(volume, object, start, end);
+    if (object->lost) {
+        /* More of its last block than the volume has nobody can write. */
+        bool whole = end % block == 0 ||
+                     object->index * volume->map->header.object_bytes + end >=
+                         volume_reach(volume);
+
+        object_regain(object, (start + block - 1) / block, last - !whole);
     }
 }
 

@@ -265,7 +265,10 @@ void object_forget_data(archip_volume *volume, struct object *object);
 /* A round captures what mends lost blocks: they are lost no more, unless its
  * syncs fail. */
 void objects_mend(archip_volume *volume);
-/* Blocks [first, last) were written, `whole` ones among them completely. */
+/* What lies in [start, end) may be other than before, and has to be synced. */
+void object_changed(archip_volume *volume, struct object *object,
+                    uint32_t start, uint32_t end);
+/* It was written: blocks in it that were lost are so no more. */
 void object_written(archip_volume *volume, struct object *object,
                     uint32_t start, uint32_t end);
 

@@ -298,6 +298,20 @@ static void write_publish(struct piece *piece)
     }
 }
 
+/* With FUA it was a sync, too, unless there was no room: what that took down
+ * nobody says again (D6).  Some of the write may be there and be read: it is to
+ * be synced like any (D18). */
+static void write_failed(struct piece *piece, bool fua)
+{
+    if (fua && piece->result != -ENOSPC && piece->result != -EDQUOT) {
+        object_lose(piece->volume, piece->object);
+    }
+    if (!piece->creates) {
+        object_changed(piece->volume, piece->object, piece->write_start,
+                       piece->write_end);
+    }
+}
+
 static void write_done(struct piece *piece)
 {
     struct map *map = piece->volume->map;
@@ -307,23 +321,22 @@ static void write_done(struct piece *piece)
                                   : piece->write_end;
 
     g_mutex_lock(&map->lock);
-    if (piece->result >= 0) {
+    if (piece->result < 0) {
+        write_failed(piece, fua);
+    } else {
         if (piece->changes_map) {
             write_publish(piece);
         }
         if (!fua || piece->object->lost) {
             object_written(piece->volume, piece->object, start, end);
         }
-        if (!fua && piece->doubtful) {
-            object_lose_range(piece->volume, piece->object, start, end);
-        }
         if (!fua) {
             piece->request->needs_flush |=
                 (piece->request->user.flags & ARCHIP_FUA) != 0;
         }
-    } else if (fua && piece->result == -EIO) {
-        /* It was a sync, too: what it took down with it nobody says again. */
-        object_lose(piece->volume, piece->object);
+    }
+    if (!fua && piece->doubtful) {
+        object_lose_range(piece->volume, piece->object, start, end);
     }
     piece_release(piece);
     if (piece->changes_map) {

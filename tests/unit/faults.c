@@ -298,6 +298,27 @@ static void test_write_failed(const void *kind)
     rig_end(&rig);
 }
 
+/* Some of what failed may be there: the next flush syncs it, too (D18). */
+static void test_failed_write_synced(const void *kind)
+{
+    archip_volume *volume;
+    archip_queue *queue;
+    uint8_t bytes[BLOCK] = {7};
+    struct rig rig;
+
+    rig_begin(&rig, kind);
+    queue = fixture_open_queue(&rig.fixture, "v", ARCHIP_OPEN_WRITE, &volume);
+    arm(&rig, FAULT_WRITE, 1, false, true);
+    assert_fails(archip_write(queue, bytes, BLOCK, STEP, 0), EIO, "");
+    fault_reset(rig.fault);
+    assert_ok(archip_flush(queue));
+    g_assert_cmpuint(fault_count(rig.fault, FAULT_SYNC), ==, 1);
+    assert_ok(archip_flush(queue));
+    g_assert_cmpuint(fault_count(rig.fault, FAULT_SYNC), ==, 1);
+    fixture_close(volume, queue);
+    rig_end(&rig);
+}
+
 /* --- Removal ------------------------------------------------------------- */
 
 static int count_volume(const archip_volume_info *info, const char *error,
@@ -355,5 +376,6 @@ int main(int argc, char **argv)
     fixture_add("/fault/sync-failed", test_sync_failed);
     fixture_add("/fault/sync-failed-reopened", test_sync_failed_reopened);
     fixture_add("/fault/write-failed", test_write_failed);
+    fixture_add("/fault/failed-write-synced", test_failed_write_synced);
     return g_test_run();
 }
