@@ -66,6 +66,8 @@ void dir_file_changed(struct dir_store *dir, struct dir_file *file);
 int dir_file_sync(struct dir_store *dir, struct dir_file *file);
 /* The same under dir_store.lock, which it drops during the call. */
 int dir_file_sync_locked(struct dir_store *dir, struct dir_file *file);
+/* Syncs of it that failed, since it was opened. */
+unsigned dir_file_failures(struct dir_store *dir, struct dir_file *file);
 bool dir_file_is_clean(struct dir_store *dir, struct dir_file *file);
 
 /* --- dir-cache.c: open files ---------------------------------------------- */

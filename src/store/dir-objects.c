@@ -289,17 +289,20 @@ static int sync_object(struct dir_store *dir, struct dir_file *file,
     return result < 0 ? result : dir_folders_sync(dir, path);
 }
 
-/* The change, and what FUA wants.  A write to an object that was there is
- * durable by itself; with CREATE, name and size have to be too. */
+/* The change, and what FUA wants.  A direct write to an object that was there is
+ * durable by itself.  All else is synced after it, with the file's other
+ * changes: the kernel tells a descriptor once of a write-back that failed, so
+ * whoever hears of it must tell all whom it may concern (D2). */
 static int change_durably(struct dir_store *dir, struct dir_file *file,
                           struct store_request *request)
 {
-    unsigned flags = request->flags;
+    unsigned flags = request->flags, failures;
     int result;
 
-    if (request->op == STORE_WRITE && !(flags & STORE_CREATE)) {
+    if (dir->direct && request->op == STORE_WRITE && !(flags & STORE_CREATE)) {
         return change(dir, file, request);
     }
+    failures = dir_file_failures(dir, file);
     request->flags &= ~STORE_FUA;
     result = change(dir, file, request);
     request->flags = flags;
@@ -307,7 +310,13 @@ static int change_durably(struct dir_store *dir, struct dir_file *file,
         return result;
     }
     dir_file_changed(dir, file);
-    return sync_object(dir, file, &request->object);
+    result = sync_object(dir, file, &request->object);
+    if (result == 0 && dir_file_failures(dir, file) != failures) {
+        result = -EIO;
+    }
+    /* What was written lacks no room: it may be lost. */
+    return dir_is_full(result) && !dir_is_metadata(&request->object) ? -EIO
+                                                                     : result;
 }
 
 /* An object that there was no room for: what it got is needed elsewhere.  If

@@ -92,6 +92,16 @@ int dir_file_sync(struct dir_store *dir, struct dir_file *file)
     return result;
 }
 
+unsigned dir_file_failures(struct dir_store *dir, struct dir_file *file)
+{
+    unsigned failures;
+
+    g_mutex_lock(&dir->lock);
+    failures = file->sync.failures;
+    g_mutex_unlock(&dir->lock);
+    return failures;
+}
+
 bool dir_file_is_clean(struct dir_store *dir, struct dir_file *file)
 {
     bool clean;

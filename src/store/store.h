@@ -71,7 +71,9 @@ enum store_op {
  * size, to allocate at once. */
 #define STORE_CREATE 0x1u
 /* WRITE: these bytes are durable on completion, if the object's creation
- * already is; together with CREATE the creation too. */
+ * already is; together with CREATE the creation too.  -ENOSPC and -EDQUOT say
+ * that there was no room to write them; with any other error it may be the sync
+ * that failed, and with it that of what was written to the object before. */
 #define STORE_FUA 0x2u
 #define STORE_NO_FALLBACK 0x4u
 

@@ -385,6 +385,14 @@ uint8_t *iov_gather(const struct iovec *iov, size_t length)
     return bytes;
 }
 
+/* What a device says of what it could not write goes to whoever syncs. */
+static int sync_error(void)
+{
+    static const int errors[] = { EIO, EIO, ENODATA, ENOSPC };
+
+    return errors[random_below(G_N_ELEMENTS(errors))];
+}
+
 ssize_t fd_write(struct descriptor *descriptor, const struct iovec *iov,
                  uint64_t offset, size_t length, int flags)
 {
@@ -417,8 +425,11 @@ ssize_t fd_write(struct descriptor *descriptor, const struct iovec *iov,
         } else {
             file_sync_range(inode, offset, offset + length);
         }
-        if (tell(&inode->failures, &descriptor->known)) {
-            return -EIO;
+        if (!descriptor->direct) {      /* it waits for the page cache */
+            fiber_point();
+        }
+        if (disk.dead || tell(&inode->failures, &descriptor->known)) {
+            return -sync_error();
         }
     }
     return (ssize_t)length;
@@ -597,7 +608,7 @@ static int sync_one(int fd, const char *name)
     }
     if (inject_kind(fault, name, EIO)) {
         if (inode->is_folder) {
-            return call_fail(EIO);
+            return call_fail(sync_error());
         }
         file_sync_failed(inode, 0, UINT64_MAX);
     } else if (inode->is_folder) {
@@ -605,7 +616,9 @@ static int sync_one(int fd, const char *name)
     } else {
         file_sync(inode);
     }
-    return tell(&inode->failures, &fd_get(fd)->known) ? call_fail(EIO) : 0;
+    return tell(&inode->failures, &fd_get(fd)->known)
+               ? call_fail(sync_error())
+               : 0;
 }
 
 static int sim_fdatasync(int fd)
