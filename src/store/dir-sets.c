@@ -184,10 +184,10 @@ int dir_sync_all(struct store *store, enum store_kind kind,
                  const struct id128 *id, GError **error)
 {
     struct dir_store *dir = store->state;
-    int result = dir_files_failure(dir, kind, id);
+    int result = sync_file_system(dir);
 
-    if (result == 0) {
-        result = sync_file_system(dir);
+    if (result == 0) {      /* also of what others synced meanwhile */
+        result = dir_files_failure(dir, kind, id);
     }
     return result < 0 ? error_set_errno(error, -result, "cannot sync %s",
                                         dir_path_of(store))
