@@ -496,9 +496,19 @@ static int open_folder_of(struct dir_store *dir, const char *path,
                : -ENAMETOOLONG;
 }
 
-/* A rename that doesn't replace. */
-static int move(struct dir_store *dir, int from_fd, const char *from, int to_fd,
-                const char *to)
+static void forget(struct dir_store *dir, const struct store_thing *thing)
+{
+    if (thing->type == STORE_THING_OBJECT) {
+        dir_file_removed(dir, &thing->object);
+    } else if (thing->type == STORE_THING_SET) {
+        dir_files_removed(dir, thing->object.kind, &thing->object.id);
+    }
+}
+
+/* A rename that doesn't replace.  Only if it happened, the thing's open files
+ * are of another life: else they may be in use, and not synced yet. */
+static int move(struct dir_store *dir, const struct store_thing *thing,
+                int from_fd, const char *from, int to_fd, const char *to)
 {
     struct dir_loan loan = {0};
     int result;
@@ -508,17 +518,21 @@ static int move(struct dir_store *dir, int from_fd, const char *from, int to_fd,
                      ? -errno
                      : 0;
     } while (dir_reserve_lend(dir, &loan, result));
+    if (result == 0) {
+        forget(dir, thing);
+    }
     return result;
 }
 
-static int move_aside(struct dir_store *dir, int folder_fd, const char *leaf,
-                      int aside_fd, const char *name)
+static int move_aside(struct dir_store *dir, const struct store_thing *thing,
+                      int folder_fd, const char *leaf, int aside_fd,
+                      const char *name)
 {
     g_autofree char *free_name = g_strdup(name);
     int result;
 
     for (unsigned copy = 2;; copy++) {
-        result = move(dir, folder_fd, leaf, aside_fd, free_name);
+        result = move(dir, thing, folder_fd, leaf, aside_fd, free_name);
         if (result != -EEXIST) {
             break;
         }
@@ -530,15 +544,6 @@ static int move_aside(struct dir_store *dir, int folder_fd, const char *leaf,
         result = -errno;
     }
     return result == -ENOENT ? 0 : result;
-}
-
-static void forget(struct dir_store *dir, const struct store_thing *thing)
-{
-    if (thing->type == STORE_THING_OBJECT) {
-        dir_file_removed(dir, &thing->object);
-    } else if (thing->type == STORE_THING_SET) {
-        dir_files_removed(dir, thing->object.kind, &thing->object.id);
-    }
 }
 
 int dir_set_aside(struct store *store, const struct store_thing *thing,
@@ -563,8 +568,7 @@ int dir_set_aside(struct store *store, const struct store_thing *thing,
     }
     if (result >= 0) {
         name = aside_name(path->str);
-        result = move_aside(dir, folder_fd, leaf, aside_fd, name);
-        forget(dir, thing);
+        result = move_aside(dir, thing, folder_fd, leaf, aside_fd, name);
         sys.close(aside_fd);
     }
     if (folder_fd >= 0) {
@@ -576,8 +580,8 @@ int dir_set_aside(struct store *store, const struct store_thing *thing,
                       : 0;
 }
 
-static int move_back(struct dir_store *dir, int aside_fd, const char *name,
-                     const char *path)
+static int move_back(struct dir_store *dir, const struct store_thing *thing,
+                     int aside_fd, const char *name, const char *path)
 {
     const char *leaf;
     struct dir_loan loan = {0};
@@ -595,7 +599,7 @@ static int move_back(struct dir_store *dir, int aside_fd, const char *name,
     }
     /* An empty folder is in nobody's way. */
     sys.unlinkat(folder_fd, leaf, AT_REMOVEDIR);
-    result = move(dir, aside_fd, name, folder_fd, leaf);
+    result = move(dir, thing, aside_fd, name, folder_fd, leaf);
     if (result == 0 && (TEMP_FAILURE_RETRY(sys.fsync(folder_fd)) < 0 ||
                         TEMP_FAILURE_RETRY(sys.fsync(aside_fd)) < 0)) {
         result = -errno;
@@ -624,8 +628,7 @@ int dir_take_back(struct store *store, const struct store_thing *thing,
     if (fd >= 0) {
         result = sys.fstatat(fd, name, &status, AT_SYMLINK_NOFOLLOW) < 0
                      ? -errno
-                     : move_back(dir, fd, name, path->str);
-        forget(dir, thing);
+                     : move_back(dir, thing, fd, name, path->str);
         sys.close(fd);
     }
     return result < 0 ? error_set_errno(error, -result,

@@ -1,0 +1,162 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * The dir store's setting aside and taking back, when there is nothing to move,
+ * when its place is taken, when system calls fail: open files keep what they
+ * owe.
+ */
+#include "base/sys.h"
+#include "harness.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+static const struct store_driver *driver_of(const struct fixture *fixture)
+{
+    return fixture->store->driver;
+}
+
+static struct store_thing set_of(const struct id128 *layer)
+{
+    return (struct store_thing){.type = STORE_THING_SET,
+                                .object = {STORE_BLOCK, *layer, 0}};
+}
+
+static struct store_thing object_of(const struct fixture *fixture,
+                                    uint64_t number)
+{
+    return (struct store_thing){.type = STORE_THING_OBJECT,
+                                .object = block(fixture, number)};
+}
+
+static int set_aside(struct fixture *fixture, struct store_thing thing)
+{
+    return driver_of(fixture)->set_aside(fixture->store, &thing, NULL);
+}
+
+static int take_back(struct fixture *fixture, struct store_thing thing)
+{
+    return driver_of(fixture)->take_back(fixture->store, &thing, NULL);
+}
+
+static void make(struct fixture *fixture, struct store_object object,
+                 unsigned flags)
+{
+    uint8_t *data = make_buffer(4096, 1);
+
+    g_assert_cmpint(do_write(fixture, object, 0, data, 4096,
+                             STORE_CREATE | flags), ==, 0);
+    free(data);
+}
+
+/* With a folder for what is set aside, where something lies already. */
+static void begin(struct fixture *fixture)
+{
+    struct store_object other = {STORE_BLOCK, id128_random(), 0};
+
+    fixture_open(fixture, "dir:%s?fds=4", 0);
+    make(fixture, other, 0);
+    g_assert_cmpint(set_aside(fixture, set_of(&other.id)), ==, 0);
+}
+
+static void end(struct fixture *fixture)
+{
+    sys = sys_real;
+    fixture_close(fixture);
+}
+
+/* --- Open files ----------------------------------------------------------- */
+
+static int datasyncs, datasync_failures;
+
+static int counting_fdatasync(int fd)
+{
+    datasyncs++;
+    if (datasync_failures > 0) {
+        datasync_failures--;
+        errno = EIO;
+        return -1;
+    }
+    return fdatasync(fd);
+}
+
+static void expect_dirty(struct fixture *fixture)
+{
+    datasyncs = 0;
+    sys.fdatasync = counting_fdatasync;
+    g_assert_cmpint(do_op(fixture, STORE_SYNC, block(fixture, 0), 0, 0, 0), ==,
+                    0);
+    g_assert_cmpint(datasyncs, ==, 1);
+    sys = sys_real;
+}
+
+static int no_renameat2(int from_fd, const char *from, int to_fd,
+                        const char *to, unsigned flags)
+{
+    errno = EIO;
+    return -1;
+}
+
+/* What wasn't moved still has to be synced: a layer that is in use. */
+static void test_still_dirty(void)
+{
+    struct fixture fixture;
+
+    begin(&fixture);
+    make(&fixture, block(&fixture, 0), 0);
+    g_assert_cmpint(take_back(&fixture, set_of(&fixture.layer)), ==, -ENOENT);
+    expect_dirty(&fixture);
+    make(&fixture, block(&fixture, 0), 0);
+    g_assert_cmpint(take_back(&fixture, object_of(&fixture, 0)), ==, -ENOENT);
+    expect_dirty(&fixture);
+    make(&fixture, block(&fixture, 0), 0);
+    sys.renameat2 = no_renameat2;
+    g_assert_cmpint(set_aside(&fixture, set_of(&fixture.layer)), ==, -EIO);
+    g_assert_cmpint(set_aside(&fixture, object_of(&fixture, 0)), ==, -EIO);
+    sys = sys_real;
+    expect_dirty(&fixture);
+    end(&fixture);
+}
+
+/* There is another layer of that id aside. */
+static void test_taken(void)
+{
+    struct fixture fixture;
+
+    begin(&fixture);
+    make(&fixture, block(&fixture, 0), 0);
+    g_assert_cmpint(set_aside(&fixture, set_of(&fixture.layer)), ==, 0);
+    make(&fixture, block(&fixture, 0), 0);
+    g_assert_cmpint(take_back(&fixture, set_of(&fixture.layer)), ==, -EEXIST);
+    expect_dirty(&fixture);
+    end(&fixture);
+}
+
+/* A failed sync that nobody was told of yet. */
+static void test_still_failed(void)
+{
+    struct fixture fixture;
+
+    begin(&fixture);
+    make(&fixture, block(&fixture, 0), 0);
+    datasync_failures = 1;
+    sys.fdatasync = counting_fdatasync;
+    for (unsigned i = 1; i < 6; i++) {
+        make(&fixture, block(&fixture, i), 0);
+    }
+    g_assert_cmpint(datasync_failures, ==, 0);
+    sys = sys_real;
+    g_assert_cmpint(take_back(&fixture, set_of(&fixture.layer)), ==, -ENOENT);
+    g_assert_cmpint(do_op(&fixture, STORE_SYNC, block(&fixture, 0), 0, 0, 0),
+                    ==, -EIO);
+    end(&fixture);
+}
+
+int main(int argc, char **argv)
+{
+    g_test_init(&argc, &argv, NULL);
+    g_test_add_func("/dir/strays/still-dirty", test_still_dirty);
+    g_test_add_func("/dir/strays/taken", test_taken);
+    g_test_add_func("/dir/strays/still-failed", test_still_failed);
+    return g_test_run();
+}
