@@ -464,22 +464,18 @@ static int make_aside(struct dir_store *dir)
     return result == -EEXIST ? 0 : result;
 }
 
-static int open_aside(struct dir_store *dir, bool create)
+/* Who made it may have failed to sync that, or died before. */
+static int open_aside_durably(struct dir_store *dir)
 {
-    int fd = dir_open(dir, DIR_ASIDE, O_RDONLY | O_DIRECTORY);
+    int result = make_aside(dir);
 
-    if (fd == -ENOENT && create) {
-        int result = make_aside(dir);
-
-        if (result < 0) {
-            return result;
-        }
-        if (TEMP_FAILURE_RETRY(sys.fsync(dir->root_fd)) < 0) {
-            return -errno;
-        }
-        fd = dir_open(dir, DIR_ASIDE, O_RDONLY | O_DIRECTORY);
+    if (result < 0) {
+        return result;
     }
-    return fd;
+    if (TEMP_FAILURE_RETRY(sys.fsync(dir->root_fd)) < 0) {
+        return -errno;
+    }
+    return dir_open(dir, DIR_ASIDE, O_RDONLY | O_DIRECTORY);
 }
 
 /* A stray's path may be longer than any of ours. */
@@ -539,11 +535,13 @@ static int move_aside(struct dir_store *dir, const struct store_thing *thing,
         g_free(free_name);
         free_name = g_strdup_printf("%s.%u", name, copy);
     }
+    /* If nothing is there an earlier try may have moved it, and not synced. */
+    result = result == -ENOENT ? 0 : result;
     if (result == 0 && (TEMP_FAILURE_RETRY(sys.fsync(aside_fd)) < 0 ||
                         TEMP_FAILURE_RETRY(sys.fsync(folder_fd)) < 0)) {
         result = -errno;
     }
-    return result == -ENOENT ? 0 : result;
+    return result;
 }
 
 int dir_set_aside(struct store *store, const struct store_thing *thing,
@@ -564,7 +562,7 @@ int dir_set_aside(struct store *store, const struct store_thing *thing,
     }
     result = folder_fd;
     if (result >= 0) {
-        result = aside_fd = open_aside(dir, true);
+        result = aside_fd = open_aside_durably(dir);
     }
     if (result >= 0) {
         name = aside_name(path->str);
@@ -600,12 +598,21 @@ static int move_back(struct dir_store *dir, const struct store_thing *thing,
     /* An empty folder is in nobody's way. */
     sys.unlinkat(folder_fd, leaf, AT_REMOVEDIR);
     result = move(dir, thing, aside_fd, name, folder_fd, leaf);
-    if (result == 0 && (TEMP_FAILURE_RETRY(sys.fsync(folder_fd)) < 0 ||
-                        TEMP_FAILURE_RETRY(sys.fsync(aside_fd)) < 0)) {
-        result = -errno;
-    }
     sys.close(folder_fd);
-    return result < 0 ? result : dir_folders_sync(dir, path);
+    return result;
+}
+
+/* All folders to where it is now. */
+static int sync_back(struct dir_store *dir, int aside_fd, const char *path)
+{
+    int result;
+
+    dir_folders_making(dir, path);
+    dir_folders_made(dir, path);
+    result = dir_folders_sync(dir, path);
+    return result == 0 && TEMP_FAILURE_RETRY(sys.fsync(aside_fd)) < 0
+               ? -errno
+               : result;
 }
 
 int dir_take_back(struct store *store, const struct store_thing *thing,
@@ -624,11 +631,17 @@ int dir_take_back(struct store *store, const struct store_thing *thing,
         return result;
     }
     name = aside_name(path->str);
-    fd = result = open_aside(dir, false);
+    fd = result = dir_open(dir, DIR_ASIDE, O_RDONLY | O_DIRECTORY);
     if (fd >= 0) {
         result = sys.fstatat(fd, name, &status, AT_SYMLINK_NOFOLLOW) < 0
                      ? -errno
                      : move_back(dir, thing, fd, name, path->str);
+        /* As in move_aside(). */
+        if (result == 0 || result == -ENOENT) {
+            int synced = sync_back(dir, fd, path->str);
+
+            result = synced < 0 ? synced : result;
+        }
         sys.close(fd);
     }
     return result < 0 ? error_set_errno(error, -result,

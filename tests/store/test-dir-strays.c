@@ -2,7 +2,7 @@
 /*
  * The dir store's setting aside and taking back, when there is nothing to move,
  * when its place is taken, when system calls fail: open files keep what they
- * owe.
+ * owe, and what is done again is durable then.
  */
 #include "base/sys.h"
 #include "harness.h"
@@ -152,11 +152,128 @@ static void test_still_failed(void)
     end(&fixture);
 }
 
+/* --- Durability ----------------------------------------------------------- */
+
+/* One entry for each fsync(): which folder. */
+static GPtrArray *synced;
+static int fsyncs_before_failure;
+
+static int noting_fsync(int fd)
+{
+    g_autofree char *link = g_strdup_printf("/proc/self/fd/%d", fd);
+
+    if (fsyncs_before_failure-- == 0) {
+        errno = EIO;
+        return -1;
+    }
+    g_ptr_array_add(synced, g_file_read_link(link, NULL));
+    return fsync(fd);
+}
+
+/* Begin to note; the one after that many fails. */
+static void note_fsyncs(int before_failure)
+{
+    g_clear_pointer(&synced, g_ptr_array_unref);
+    synced = g_ptr_array_new_with_free_func(g_free);
+    fsyncs_before_failure = before_failure;
+    sys.fsync = noting_fsync;
+}
+
+static bool was_synced(const struct fixture *fixture, const char *folder)
+{
+    g_autofree char *path = g_build_filename(fixture->root, folder, NULL);
+    g_autofree char *real = realpath(path, NULL);
+
+    g_assert_nonnull(real);
+    return g_ptr_array_find_with_equal_func(synced, real, g_str_equal, NULL);
+}
+
+/* "blocks/XX" */
+static char *parent_of(const struct fixture *fixture)
+{
+    char text[ID128_TEXT_BYTES];
+
+    id128_text(&fixture->layer, text);
+    return g_strdup_printf("blocks/%.2s", text);
+}
+
+static void expect_synced(const struct fixture *fixture, bool back)
+{
+    g_autofree char *parent = parent_of(fixture);
+
+    g_assert_true(was_synced(fixture, parent));
+    g_assert_true(was_synced(fixture, "set-aside"));
+    g_assert_true(was_synced(fixture, ""));
+    g_assert_true(!back || was_synced(fixture, "blocks"));
+}
+
+static int move(struct fixture *fixture, bool back)
+{
+    return back ? take_back(fixture, set_of(&fixture->layer))
+                : set_aside(fixture, set_of(&fixture->layer));
+}
+
+/* After any failed fsync() the same once more, be it by another process, syncs
+ * all, though there is nothing left to move.  False: so many weren't made. */
+static bool tried_again(int before_failure, bool back, bool reopened)
+{
+    struct fixture fixture;
+    bool failed;
+    int result;
+
+    fixture_open(&fixture, "dir:%s", 0);
+    make(&fixture, block(&fixture, 0), STORE_FUA);
+    if (back) {
+        g_assert_cmpint(move(&fixture, false), ==, 0);
+    }
+    note_fsyncs(before_failure);
+    result = move(&fixture, back);
+    failed = fsyncs_before_failure < 0;
+    g_assert_cmpint(result, ==, failed ? -EIO : 0);
+    sys = sys_real;
+    if (failed && reopened) {
+        fixture_reopen(&fixture);
+    }
+    if (failed) {
+        note_fsyncs(-1);
+        result = move(&fixture, back);
+        g_assert_true(result == 0 || (back && result == -ENOENT));
+        expect_synced(&fixture, back);
+    }
+    g_clear_pointer(&synced, g_ptr_array_unref);
+    end(&fixture);
+    return failed;
+}
+
+static void tried_again_after_each(bool back)
+{
+    for (int reopened = 0; reopened < 2; reopened++) {
+        int count = 0;
+
+        while (tried_again(count, back, reopened)) {
+            count++;
+        }
+        g_assert_cmpint(count, >=, back ? 4 : 3);
+    }
+}
+
+static void test_aside_again(void)
+{
+    tried_again_after_each(false);
+}
+
+static void test_back_again(void)
+{
+    tried_again_after_each(true);
+}
+
 int main(int argc, char **argv)
 {
     g_test_init(&argc, &argv, NULL);
     g_test_add_func("/dir/strays/still-dirty", test_still_dirty);
     g_test_add_func("/dir/strays/taken", test_taken);
     g_test_add_func("/dir/strays/still-failed", test_still_failed);
+    g_test_add_func("/dir/strays/aside-again", test_aside_again);
+    g_test_add_func("/dir/strays/back-again", test_back_again);
     return g_test_run();
 }
