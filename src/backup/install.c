@@ -233,16 +233,27 @@ static int run_count(uint64_t first, uint64_t count, void *opaque)
     return 0;
 }
 
-/* A check may have set the whole layer aside, as nobody's. */
-static void layer_take_back(struct install *install, const struct id128 *layer)
+/* A check may have set the whole layer aside, as nobody's.  Mostly it is where
+ * it should be. */
+static int layer_take_back(struct install *install, const struct id128 *layer,
+                           GError **error)
 {
     struct store *store = install->check->store;
     struct store_thing thing = { .type = STORE_THING_SET,
                                  .object = { STORE_BLOCK, *layer, 0 } };
+    GError *cause = NULL;
+    int rc = install->flags & ARCHIP_IMPORT_DRY_RUN
+                 ? 0
+                 : store->driver->take_back(store, &thing, &cause);
 
-    if (!(install->flags & ARCHIP_IMPORT_DRY_RUN)) {
-        store->driver->take_back(store, &thing, NULL);
+    if (rc == -ENOENT || rc == -EEXIST) {
+        g_clear_error(&cause);
+        return 0;
     }
+    if (cause) {
+        g_propagate_error(error, cause);
+    }
+    return rc;
 }
 
 static int needs_compare(struct install *install, const struct needs *needs,
@@ -250,11 +261,12 @@ static int needs_compare(struct install *install, const struct needs *needs,
 {
     struct store *store = install->check->store;
     struct bits *seen = bits_new();
-    int rc;
+    int rc = layer_take_back(install, &needs->layer, error);
 
-    layer_take_back(install, &needs->layer);
-    rc = store->driver->list_sizes(store, STORE_BLOCK, &needs->layer,
-                                   object_seen, seen, error);
+    if (rc == 0) {
+        rc = store->driver->list_sizes(store, STORE_BLOCK, &needs->layer,
+                                       object_seen, seen, error);
+    }
     bits_runs(needs->bits, seen, run_count, &install->missing_count);
     if (needs->current) {
         bits_runs(seen, needs->bits, run_count, &install->newer_count);

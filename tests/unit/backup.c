@@ -6,6 +6,7 @@
  */
 #include "patient.h"
 
+#include "base/sys.h"
 #include "store/fault.h"
 #include "volume/volume.h"
 
@@ -216,6 +217,80 @@ static void test_busy(void)
                            ARCHIP_IMPORT_OVERWRITE), EBUSY, "w");
     assert_ok(archip_volume_close(volume));
     archip_store_close(store);
+    patient_expect(patient, "v");
+    close(fd);
+}
+
+static const char *watched_layer;
+static gint watched_syncs;
+
+static int watching_fdatasync(int fd)
+{
+    g_autofree char *link = g_strdup_printf("/proc/self/fd/%d", fd);
+    g_autofree char *path = g_file_read_link(link, NULL);
+
+    if (path && strstr(path, watched_layer)) {
+        g_atomic_int_inc(&watched_syncs);
+    }
+    return sys_real.fdatasync(fd);
+}
+
+/* An import that finds the volume busy, in the process that has it open, leaves
+ * what it wrote to be synced by its flush. */
+static void test_busy_unsynced(void)
+{
+    struct patient *patient = patient_shared();
+    int fd = export_at(patient->location);
+    archip_volume *volume;
+    archip_store *store;
+    archip_queue *queue;
+
+    patient_run("mkdir %s/set-aside", patient->scratch);
+    watched_layer = patient->w_layer;
+    sys.fdatasync = watching_fdatasync;
+    assert_ok(archip_store_open(patient->location, 0, &store));
+    assert_ok(archip_volume_open(store, "w", ARCHIP_OPEN_WRITE, NULL,
+                                 &volume));
+    assert_ok(archip_queue_open(volume, 0, &queue));
+    fixture_fill(queue, 0, 4096, 7);
+    assert_fails(archip_metadata_import(store, fd, only_w,
+                                        ARCHIP_IMPORT_OVERWRITE, NULL, NULL),
+                 EBUSY, "w");
+    assert_ok(archip_flush(queue));
+    g_assert_cmpint(g_atomic_int_get(&watched_syncs), >, 0);
+    archip_queue_close(queue);
+    assert_ok(archip_volume_close(volume));
+    archip_store_close(store);
+    sys = sys_real;
+    close(fd);
+}
+
+/* What was set aside can't be had back: then objects may seem missing, or an
+ * earlier taking back isn't durable. */
+static void test_take_back_fails(void)
+{
+    struct patient *patient = patient_shared();
+    g_autofree char *location = g_strdup_printf("fault::%s",
+                                                patient->location);
+    struct fault_rule rule = {.op = FAULT_TAKE_BACK, .nth = 1, .times = 1,
+                              .errno_value = EIO};
+    int fd = export_at(patient->location);
+    g_autofree char *before = NULL, *after = NULL;
+    archip_store *store;
+
+    lose_metadata(patient);
+    before = patient_tree_sum(patient->scratch);
+    assert_ok(archip_store_open(location, 0, &store));
+    fault_arm(store->store, &rule);
+    assert_fails(archip_metadata_import(store, fd, only_w, 0, NULL, NULL),
+                 EIO, "w");
+    archip_store_close(store);
+    after = patient_tree_sum(patient->scratch);
+    g_assert_cmpstr(before, ==, after);
+    /* A place that is taken is no failure. */
+    patient_run("cd %s; mkdir -p 'set-aside/blocks%%%.2s%%%s'",
+                patient->scratch, patient->w_layer, patient->w_layer);
+    assert_ok(import_at(patient->location, fd, NULL, 0));
     patient_expect(patient, "v");
     close(fd);
 }
@@ -525,6 +600,8 @@ int main(int argc, char **argv)
     g_test_add_func("/backup/exists", test_exists);
     g_test_add_func("/backup/damaged-header", test_damaged_header);
     g_test_add_func("/backup/busy", test_busy);
+    g_test_add_func("/backup/busy-unsynced", test_busy_unsynced);
+    g_test_add_func("/backup/take-back-fails", test_take_back_fails);
     g_test_add_func("/backup/taken", test_taken);
     g_test_add_func("/backup/missing", test_missing);
     g_test_add_func("/backup/damaged-file", test_damaged_file);
