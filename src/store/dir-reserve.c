@@ -164,7 +164,7 @@ static int fill_fd(struct dir_store *dir, int fd)
 {
     struct dir_reserve *reserve = &dir->reserve;
     uint64_t room = free_bytes(dir), held;
-    struct stat status;
+    struct stat status, later;
     int result;
 
     if (sys.fstat(fd, &status) < 0) {
@@ -181,17 +181,22 @@ static int fill_fd(struct dir_store *dir, int fd)
                  ? -ENOSPC
                  : allocate(fd, 0, reserve->wanted_bytes);
     if (dir_is_full(result)) {
-        result = allocate_pieces(fd, reserve->wanted_bytes);
+        return allocate_pieces(fd, reserve->wanted_bytes);
     }
-    /* Some file systems count blocks in a way of their own. */
-    if (result == 0 && sys.fstat(fd, &status) == 0) {
+    /* Some file systems count blocks in a way of their own: learnt from what
+     * was allocated at once and nobody, of any process, has cut since.  For the
+     * size it is asked again: that is the first that a cut changes. */
+    if (result == 0 && sys.fstat(fd, &status) == 0 &&
+        sys.fstat(fd, &later) == 0 &&
+        (uint64_t)later.st_size >= reserve->wanted_bytes) {
         atomic_store(&reserve->full_bytes,
                      MIN(held_by(&status), reserve->wanted_bytes));
     }
     return result;
 }
 
-/* 0: it is full, or there can be none. */
+/* 0: it was full, or there can be none.  What is cut meanwhile makes it short
+ * again. */
 static int fill(struct dir_store *dir)
 {
     struct dir_reserve *reserve = &dir->reserve;
@@ -200,6 +205,7 @@ static int fill(struct dir_store *dir)
     if (atomic_load(&reserve->impossible)) {
         return 0;
     }
+    atomic_store(&reserve->is_short, false);
     fd = result = dir_open(dir, DIR_RESERVE, O_RDWR | O_CREAT | O_NONBLOCK);
     if (fd >= 0) {
         result = fill_fd(dir, fd);
@@ -207,7 +213,6 @@ static int fill(struct dir_store *dir)
     }
     switch (-result) {
     case 0:
-        atomic_store(&reserve->is_short, false);
         return 0;
     case EOPNOTSUPP:
     case ENOSYS:
@@ -217,6 +222,7 @@ static int fill(struct dir_store *dir)
         atomic_store(&reserve->impossible, true);
         return 0;
     default:
+        atomic_store(&reserve->is_short, true);
         return result;
     }
 }
@@ -268,8 +274,8 @@ static bool give(struct dir_store *dir, uint64_t bytes)
 
         kept = held_by(&status) > 0 ? MIN(kept, held_by(&status)) : kept;
         kept = kept > bytes ? (kept - bytes) & ~(RESERVE_LEAST_BYTES - 1) : 0;
-        atomic_store(&dir->reserve.is_short, true);
         gave = sys.ftruncate(fd, (off_t)kept) == 0;
+        atomic_store(&dir->reserve.is_short, true);
     }
     sys.close(fd);
     return gave;

@@ -660,6 +660,157 @@ static void test_bounded(void)
     free(small.data);
 }
 
+/* --- A loan while it is filled up ----------------------------------------- */
+
+/* This thread fills it up; before or after one of its calls another begins a
+ * loan. */
+enum way {
+    LOAN_LASTS,                 /* until the filling is done */
+    LOAN_ENDS,                  /* before, without room to fill it up again */
+    LOAN_ELSEWHERE,             /* in another process */
+    LOAN_WAYS,
+};
+
+static struct placed_loan {
+    struct small *small;
+    const char *path;
+    enum way way;
+    bool pieces;                /* first there is room for a half only */
+    GThread *filler, *lender;
+    int places_left;            /* until that call; -1: it was there */
+    gint has_lent, may_end;
+    int links;
+} loan;
+
+static gpointer lend_once(gpointer opaque)
+{
+    g_assert_cmpint(put(loan.small, "lent", 64 * KIB, true), ==, 0);
+    return NULL;
+}
+
+static void wait_for(gint *flag)
+{
+    while (!g_atomic_int_get(flag)) {
+        g_usleep(500);
+    }
+}
+
+static void place(void)
+{
+    if (g_thread_self() != loan.filler || loan.places_left < 0 ||
+        loan.places_left-- > 0) {
+        return;
+    }
+    if (loan.way == LOAN_ELSEWHERE) {
+        g_assert_cmpint(truncate(loan.path, 64 * KIB), ==, 0);
+        return;
+    }
+    loan.lender = g_thread_new("lender", lend_once, NULL);
+    if (loan.way == LOAN_ENDS) {
+        g_thread_join(loan.lender);
+    } else {
+        wait_for(&loan.has_lent);
+    }
+}
+
+static int placed_fallocate(int fd, int mode, off_t offset, off_t length)
+{
+    bool fills = g_thread_self() == loan.filler;
+    int result = -1;
+
+    place();
+    if (fills ? loan.pieces && length > SMALL_RESERVE / 2
+              : loan.way == LOAN_ENDS) {
+        errno = ENOSPC;
+    } else {
+        result = fallocate(fd, mode, offset, length);
+        place();
+    }
+    return result;
+}
+
+static int placed_fstat(int fd, struct stat *status)
+{
+    int result;
+
+    place();
+    result = fstat(fd, status);
+    place();
+    return result;
+}
+
+/* The lender's first finds no room, the second has what was given up. */
+static int lending_linkat(int from_fd, const char *from, int to_fd,
+                          const char *to, int flags)
+{
+    if (loan.links++ == 0) {
+        errno = ENOSPC;
+        return -1;
+    }
+    g_atomic_int_set(&loan.has_lent, 1);
+    if (loan.way == LOAN_LASTS) {
+        wait_for(&loan.may_end);
+    }
+    return linkat(from_fd, from, to_fd, to, flags);
+}
+
+/* False: the filling has no such call. */
+static bool lent_at(const char *size, enum way way, bool pieces, int number)
+{
+    g_autofree char *path = NULL;
+    struct small small;
+    uint64_t wanted;
+
+    small_open_with(&small, size, "", 0);
+    path = path_in(&small, DIR_RESERVE);
+    wanted = reserve_bytes(&small);
+    g_assert_cmpuint(wanted, ==, status_of(&small).reserve_wanted_bytes);
+    loan = (struct placed_loan){.small = &small, .path = path,
+                                .way = way, .pieces = pieces,
+                                .filler = g_thread_self(),
+                                .places_left = number};
+    sys.fallocate = placed_fallocate;
+    sys.fstat = placed_fstat;
+    sys.linkat = lending_linkat;
+    g_assert_cmpint(truncate(path, (off_t)wanted / 2), ==, 0);
+    small.fixture.store->driver->remove_all(small.fixture.store, STORE_PAGE,
+                                            &small.fixture.layer, NULL);
+    if (loan.lender && way == LOAN_LASTS) {
+        g_atomic_int_set(&loan.may_end, 1);
+        g_thread_join(loan.lender);
+        /* Whose loan was the last fills it up. */
+        g_assert_cmpuint(reserve_bytes(&small), ==, wanted);
+    }
+    sys = sys_real;
+    /* What is less than it was isn't taken for full. */
+    if (reserve_bytes(&small) == wanted) {
+        g_assert_cmpint(truncate(path, (off_t)(wanted - 4 * KIB)), ==, 0);
+    }
+    g_assert_cmpint(make_block(&small, 0, 4 * KIB), ==, 0);
+    g_assert_cmpuint(reserve_bytes(&small), ==, wanted);
+    small_close(&small);
+    return loan.places_left < 0;
+}
+
+/* Of a large reserve something is left, of a small one nothing. */
+static void test_lent_while_filled(void)
+{
+    static const char *const sizes[] = {SMALL, "size=2m"};
+
+    if (skipped()) {
+        return;
+    }
+    for (unsigned i = 0; i < G_N_ELEMENTS(sizes) * LOAN_WAYS * 2; i++) {
+        int number = 0;
+
+        while (lent_at(sizes[i / 2 / LOAN_WAYS], (enum way)(i / 2 % LOAN_WAYS),
+                       i % 2, number)) {
+            number++;
+        }
+        g_assert_cmpint(number, >=, 6);
+    }
+}
+
 int main(int argc, char **argv)
 {
     g_test_init(&argc, &argv, NULL);
@@ -675,6 +826,7 @@ int main(int argc, char **argv)
     g_test_add_func("/reserve/used-up", test_used_up);
     g_test_add_func("/reserve/others", test_others);
     g_test_add_func("/reserve/threads", test_threads);
+    g_test_add_func("/reserve/lent-while-filled", test_lent_while_filled);
     g_test_add_func("/reserve/each-step", test_each_step);
     g_test_add_func("/reserve/bounded", test_bounded);
     return g_test_run();
