@@ -220,13 +220,19 @@ int volume_settle(archip_volume *volume, bool clean, GError **error)
     archip_queue *queue;
     int rc = queue_new(volume, 0, &queue, error);
 
+    if (rc == 0) {
+        rc = request_run(queue, &flush, false, error);
+        queue_free(queue);
+    }
+    background_wait(volume);    /* in any case: it writes headers, too */
     if (rc < 0) {
         return rc;
     }
-    rc = request_run(queue, &flush, false, error);
-    queue_free(queue);
-    background_wait(volume);
-    return rc == 0 ? map_fold(volume->map, clean, error) : rc;
+    rc = map_fold(volume->map, clean, error);
+    if (rc < 0 && clean) {
+        map_mark_unclean(volume->map);
+    }
+    return rc;
 }
 
 int volume_freeze(archip_volume *volume)
@@ -338,17 +344,6 @@ int archip_volume_open(archip_store *store, const char *name, unsigned flags,
 
 /* --- Closing and handing over ------------------------------------------------------------- */
 
-/* Settle so that the header says clean; if that fails, it must not (D18). */
-static int volume_settle_clean(archip_volume *volume, GError **error)
-{
-    int rc = volume_settle(volume, true, error);
-
-    if (rc < 0) {
-        map_mark_unclean(volume->map);
-    }
-    return rc;
-}
-
 /* Make all durable and let go; on failure the volume stays active. */
 static int volume_deactivate(archip_volume *volume, GError **error)
 {
@@ -358,7 +353,7 @@ static int volume_deactivate(archip_volume *volume, GError **error)
         return 0;
     }
     if (volume_is_writable(volume)) {
-        rc = volume_settle_clean(volume, error);
+        rc = volume_settle(volume, true, error);
     }
     if (rc == 0) {
         volume_let_go(volume);
@@ -443,7 +438,7 @@ static int volume_reopen(archip_volume *volume, bool write, GError **error)
     if (rc < 0) {
         return rc;
     }
-    if (!write && (rc = volume_settle_clean(volume, error)) < 0) {
+    if (!write && (rc = volume_settle(volume, true, error)) < 0) {
         hold_release(volume, &hold);
         return rc;
     }

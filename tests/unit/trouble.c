@@ -6,6 +6,7 @@
  */
 #include "fixture.h"
 
+#include "base/error.h"
 #include "store/fault.h"
 #include "volume/volume.h"
 
@@ -14,6 +15,7 @@
 #define OBJECT 65536u
 #define BLOCK 4096u
 #define SIZE (4 * OBJECT)
+#define TIB (MIB * MIB)
 
 struct rig {
     struct fixture fixture;
@@ -250,6 +252,70 @@ static void test_reuse_after_late_removal(const void *kind)
 }
 
 /* --- Closing, activating and reopening that fail --------------------------------------- */
+
+/* A store of which no more queues can be had while `lacks_queues`. */
+static const struct store_driver *whole_driver;
+static gint lacks_queues;           /* atomic */
+
+static int queue_open_or_not(struct store *store, unsigned flags,
+                             struct store_queue **queue, GError **error)
+{
+    return g_atomic_int_get(&lacks_queues)
+               ? error_set_errno(error, EMFILE, "no queue")
+               : whole_driver->queue_open(store, flags, queue, error);
+}
+
+/* So many pages change that a flush folds them in the background. */
+static void change_pages(archip_queue *queue)
+{
+    for (unsigned i = 0; i < MAP_CACHE_PAGES / 2; i++) {
+        fixture_fill(queue, (uint64_t)i * MAP_ENTRIES_PER_PAGE * OBJECT, BLOCK,
+                     2);
+    }
+    assert_ok(archip_flush(queue));
+}
+
+/* Who can't even flush leaves the header alone which the background is about to
+ * replace: else the old one comes to lie over the new one, and what it names is
+ * gone. */
+static void test_close_without_queue(const void *kind)
+{
+    struct store_driver driver;
+    archip_volume *volume;
+    archip_queue *queue;
+    struct store *inner;
+    struct rig rig;
+
+    rig_begin(&rig, kind);
+    inner = fault_inner(rig.fault);
+    whole_driver = inner->driver;
+    driver = *whole_driver;
+    driver.queue_open = queue_open_or_not;
+    inner->driver = &driver;
+    fixture_create(&rig.fixture, "w", TIB, OBJECT);
+    queue = fixture_open_queue(&rig.fixture, "w", ARCHIP_OPEN_WRITE, &volume);
+    arm(&rig, (struct fault_rule){.op = FAULT_PUT, .nth = 1, .times = 1,
+                                  .delay_ms = 200});
+    fault_arm(rig.fault, &(struct fault_rule){.op = FAULT_PUT, .nth = 2,
+                                              .times = 1, .delay_ms = 500});
+    change_pages(queue);
+    archip_queue_close(queue);
+    while (!fault_count(rig.fault, FAULT_PUT)) {
+        g_usleep(1000);
+    }
+    g_atomic_int_set(&lacks_queues, 1);
+    assert_fails(archip_volume_close(volume), EMFILE, "no queue");
+    g_atomic_int_set(&lacks_queues, 0);
+    g_assert_cmpuint(fault_count(rig.fault, FAULT_PUT), ==, 1);
+    fault_reset(rig.fault);
+    queue = fixture_open_queue(&rig.fixture, "w", ARCHIP_OPEN_WRITE, &volume);
+    fixture_expect(queue, 0, BLOCK, 2);
+    fixture_expect(queue, (uint64_t)MAP_ENTRIES_PER_PAGE * OBJECT, BLOCK, 2);
+    fixture_close(volume, queue);
+    rig_close(&rig);
+    inner->driver = whole_driver;
+    rig_end(&rig);
+}
 
 static int page_max(uint64_t number, uint64_t allocated_bytes, void *opaque)
 {
@@ -500,6 +566,7 @@ int main(int argc, char **argv)
     fixture_add("/trouble/reuse-after-late-removal",
                 test_reuse_after_late_removal);
     fixture_add("/trouble/close-fails-late", test_close_fails_late);
+    fixture_add("/trouble/close-without-queue", test_close_without_queue);
     fixture_add("/trouble/activate-fails", test_activate_fails);
     fixture_add("/trouble/reopen-fails", test_reopen_fails);
     fixture_add("/trouble/read-only-is-left-alone",
