@@ -254,6 +254,7 @@ gpointer __wrap_g_thread_join(GThread *thread);
 void __wrap_g_mutex_init(GMutex *mutex);
 void __wrap_g_mutex_clear(GMutex *mutex);
 void __wrap_g_mutex_lock(GMutex *mutex);
+gboolean __wrap_g_mutex_trylock(GMutex *mutex);
 void __wrap_g_mutex_unlock(GMutex *mutex);
 void __wrap_g_cond_init(GCond *condition);
 void __wrap_g_cond_clear(GCond *condition);
@@ -321,6 +322,16 @@ void __wrap_g_mutex_lock(GMutex *mutex)
         fiber_wait(is_free, mutex);
     }
     mutex->i[0] = current->number;
+}
+
+gboolean __wrap_g_mutex_trylock(GMutex *mutex)
+{
+    fiber_point();
+    if (mutex->i[0]) {
+        return FALSE;
+    }
+    mutex->i[0] = current->number;
+    return TRUE;
 }
 
 void __wrap_g_mutex_unlock(GMutex *mutex)
