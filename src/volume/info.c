@@ -35,7 +35,7 @@ int archip_volume_get_info(archip_volume *volume, archip_volume_info *info)
     GError *error = NULL;
     int rc = 0;
 
-    g_mutex_lock(&volume->life);
+    life_lock(volume);
     if (volume->map) {
         g_mutex_lock(&volume->map->lock);
         info_fill(info, volume->name, &volume->map->header, store);
@@ -152,7 +152,7 @@ int archip_volume_get_usage(archip_volume *volume, archip_usage *usage)
     GError *error = NULL;
     int rc;
 
-    g_mutex_lock(&volume->life);
+    life_lock(volume);
     map = volume->map;
     if (!map) {
         g_mutex_unlock(&volume->life);

@@ -242,13 +242,13 @@ static void queue_work(archip_queue *queue)
     } while (store_poll(queue->store_queue) > 0);
 }
 
-/* The other queues of the store that have something in flight and that this
- * thread used last: nobody else may touch them now.  In that order: who has
+/* The queues of the store, but `queue`, that have something in flight and that
+ * this thread used last: nobody else may touch them now.  In that order: who has
  * taken one over since makes it his own before anything is in flight. */
-static GPtrArray *queue_siblings(const archip_queue *queue)
+static GPtrArray *queue_siblings(archip_store *store,
+                                 const archip_queue *queue)
 {
     GPtrArray *siblings = g_ptr_array_new();
-    archip_store *store = queue->volume->store;
 
     g_mutex_lock(&store->queues_lock);
     for (guint i = 0; i < store->queues->len; i++) {
@@ -265,23 +265,28 @@ static GPtrArray *queue_siblings(const archip_queue *queue)
     return siblings;
 }
 
-static void queue_wait(archip_queue *queue, int timeout_ms)
+/* Wait for `queue` (NULL: only so long) and for siblings, which do then what
+ * there is to do. */
+static void queue_wait(archip_queue *queue, const GPtrArray *siblings,
+                       int timeout_ms)
 {
-    g_autoptr(GPtrArray) siblings = queue_siblings(queue);
     g_autofree struct pollfd *fds = g_new(struct pollfd, siblings->len + 1);
-    bool blind = queue_watch_store(queue) < 0;
+    bool blind = !queue || queue_watch_store(queue) < 0;
+    nfds_t count = 0;
 
-    fds[siblings->len] = (struct pollfd){ queue->epoll_fd, POLLIN, 0 };
     for (guint i = 0; i < siblings->len; i++) {
         archip_queue *other = g_ptr_array_index(siblings, i);
 
         blind |= queue_watch_store(other) < 0;
-        fds[i] = (struct pollfd){ other->epoll_fd, POLLIN, 0 };
+        fds[count++] = (struct pollfd){ other->epoll_fd, POLLIN, 0 };
+    }
+    if (queue) {
+        fds[count++] = (struct pollfd){ queue->epoll_fd, POLLIN, 0 };
     }
     if (blind && (timeout_ms < 0 || timeout_ms > BLIND_WAIT_MS)) {
         timeout_ms = BLIND_WAIT_MS;
     }
-    poll(fds, siblings->len + 1, timeout_ms);
+    poll(fds, count, timeout_ms);
     for (guint i = 0; i < siblings->len; i++) {
         archip_queue *other = g_ptr_array_index(siblings, i);
 
@@ -293,9 +298,25 @@ static void queue_wait(archip_queue *queue, int timeout_ms)
 void queue_turn(archip_queue *queue, int timeout_ms)
 {
     if (timeout_ms != 0) {
-        queue_wait(queue, timeout_ms);
+        g_autoptr(GPtrArray) siblings =
+            queue_siblings(queue->volume->store, queue);
+
+        queue_wait(queue, siblings, timeout_ms);
     }
     queue_work(queue);
+}
+
+void life_lock(archip_volume *volume)
+{
+    while (!g_mutex_trylock(&volume->life)) {
+        g_autoptr(GPtrArray) queues = queue_siblings(volume->store, NULL);
+
+        if (!queues->len) {
+            g_mutex_lock(&volume->life);
+            return;
+        }
+        queue_wait(NULL, queues, -1);
+    }
 }
 
 static void queue_completed(struct request *request)

@@ -141,7 +141,7 @@ int archip_volume_resize(archip_volume *volume, uint64_t size_bytes,
     archip_queue *queue;
     int rc;
 
-    g_mutex_lock(&volume->life);
+    life_lock(volume);
     rc = resize_check(volume, size_bytes, flags, &error);
     if (rc == 0) {
         rc = queue_new(volume, 0, &queue, &error);

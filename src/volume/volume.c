@@ -240,7 +240,7 @@ int volume_freeze(archip_volume *volume)
     GError *error = NULL;
     int rc;
 
-    g_mutex_lock(&volume->life);
+    life_lock(volume);
     rc = volume_settle(volume, false, &error);
     if (rc == 0) {
         /* A dropped object that readers keep isn't the new layer's. */
@@ -399,7 +399,7 @@ int archip_volume_deactivate(archip_volume *volume)
     GError *error = NULL;
     int rc;
 
-    g_mutex_lock(&volume->life);
+    life_lock(volume);
     rc = volume_deactivate(volume, &error);
     return life_end(volume, rc, error);
 }
@@ -409,7 +409,7 @@ int archip_volume_activate(archip_volume *volume)
     GError *error = NULL;
     int rc = 0;
 
-    g_mutex_lock(&volume->life);
+    life_lock(volume);
     volume->flags &= ~ARCHIP_OPEN_NO_LOCK;
     if (!g_atomic_int_get(&volume->active)) {
         rc = volume_activate(volume, volume->flags & ARCHIP_OPEN_WRITE,
@@ -464,7 +464,7 @@ int archip_volume_reopen(archip_volume *volume, unsigned flags)
         return api_fail_text(EINVAL, "flags 0x%x don't go with reopening",
                              flags);
     }
-    g_mutex_lock(&volume->life);
+    life_lock(volume);
     rc = volume_reopen(volume, flags & ARCHIP_OPEN_WRITE, &error);
     if (rc == 0) {
         volume->flags &= ~ARCHIP_OPEN_WRITE;

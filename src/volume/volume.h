@@ -96,6 +96,9 @@ void queue_free(archip_queue *queue);
  * keeps all queues of the store going that it used last.
  */
 void queue_turn(archip_queue *queue, int timeout_ms);
+/* Lock volume->life, keeping those queues going: who has it may wait for a
+ * flush that runs on one of them. */
+void life_lock(archip_volume *volume);
 
 /* --- request.c --------------------------------------------------------------------- */
 

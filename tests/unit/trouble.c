@@ -529,6 +529,73 @@ static void test_usage_beside_deactivate(const void *kind)
     rig_end(&rig);
 }
 
+static gpointer grow_main(gpointer volume)
+{
+    assert_ok(archip_volume_resize(volume, 2 * SIZE, 0));
+    return NULL;
+}
+
+static int call_get_info(archip_volume *volume)
+{
+    archip_volume_info info;
+
+    return archip_volume_get_info(volume, &info);
+}
+
+static int call_get_usage(archip_volume *volume)
+{
+    archip_usage usage;
+
+    return archip_volume_get_usage(volume, &usage);
+}
+
+static int call_resize(archip_volume *volume)
+{
+    return archip_volume_resize(volume, 3 * SIZE, 0);
+}
+
+/* The next round of flush is asked for. */
+static bool flush_waits(archip_volume *volume)
+{
+    bool waits;
+
+    g_mutex_lock(&volume->map->lock);
+    waits = volume->flush.waiting != NULL;
+    g_mutex_unlock(&volume->map->lock);
+    return waits;
+}
+
+static void call_beside_resize(const char *kind,
+                               int (*call)(archip_volume *volume))
+{
+    GThread *thread;
+    struct rig rig;
+
+    rig_begin(&rig, kind);
+    fixture_fill(rig.queue, 0, BLOCK, 2);
+    arm(&rig, (struct fault_rule){.op = FAULT_SYNC, .nth = 1, .times = 1,
+                                  .delay_ms = 10});
+    submit(rig.queue, ARCHIP_FLUSH, NULL, 0, 0);
+    thread = g_thread_new("resize", grow_main, rig.volume);
+    while (!flush_waits(rig.volume)) {
+        g_usleep(1000);
+    }
+    assert_ok(call(rig.volume));
+    g_thread_join(thread);
+    g_assert_cmpint(reap(rig.queue), ==, 0);
+    rig_close(&rig);
+    rig_end(&rig);
+}
+
+/* Another thread resizes, and waits for a flush that this one has begun: it goes
+ * on while this one waits for the other in a call. */
+static void test_calls_beside_resize(const void *kind)
+{
+    call_beside_resize(kind, call_get_info);
+    call_beside_resize(kind, call_get_usage);
+    call_beside_resize(kind, call_resize);
+}
+
 /* The copy needs what a write to its source is at, on a queue of the same
  * thread. */
 static void test_copy_beside_write(const void *kind)
@@ -574,6 +641,7 @@ int main(int argc, char **argv)
     fixture_add("/trouble/usage-beside-read", test_usage_beside_read);
     fixture_add("/trouble/usage-beside-deactivate",
                 test_usage_beside_deactivate);
+    fixture_add("/trouble/calls-beside-resize", test_calls_beside_resize);
     fixture_add("/trouble/copy-beside-write", test_copy_beside_write);
     return g_test_run();
 }
