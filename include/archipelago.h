@@ -225,7 +225,9 @@ int archip_volume_resize(archip_volume *volume, uint64_t size_bytes,
 /*
  * Hand the volume over without closing it (live migration): flush and release
  * the lock; all I/O is refused with -EPERM until activated again.  No request
- * may be in flight.
+ * may be in flight.  On failure the volume stays active, unless its header can't
+ * be marked as in use again, which the text says: then it is inactive with all
+ * that was flushed.
  */
 int archip_volume_deactivate(archip_volume *volume);
 
@@ -235,7 +237,9 @@ int archip_volume_deactivate(archip_volume *volume);
 int archip_volume_activate(archip_volume *volume);
 
 /* Change between read-only and writable (`flags` as for opening), keeping the
- * queues.  No request may be in flight.  On failure nothing changed. */
+ * queues.  No request may be in flight.  On failure nothing changed, but to
+ * read-only it may leave the volume inactive as archip_volume_deactivate()
+ * does. */
 int archip_volume_reopen(archip_volume *volume, unsigned flags);
 
 typedef struct archip_usage {

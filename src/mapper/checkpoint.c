@@ -361,6 +361,7 @@ static int fold_put_header(struct fold *fold, bool clean, GError **error)
     header->flags |= clean ? FORMAT_HEADER_CLEAN : 0;
     header->generation++;
     value = header_encode(header);
+    fold->map->may_be_clean |= clean;
     return fold->map->store->driver->put(
         fold->map->store, &record, g_bytes_get_data(value, NULL),
         g_bytes_get_size(value), false, error);
@@ -480,17 +481,24 @@ int map_fold(struct map *map, bool clean, GError **error)
     return rc;
 }
 
-void map_mark_unclean(struct map *map)
+int map_mark_unclean(struct map *map)
 {
     struct store_record record = { STORE_HEADER, map->header.id, NULL };
     g_autoptr(GBytes) value = NULL;
+    int rc;
 
+    if (!map->may_be_clean) {
+        return 0;
+    }
     map->stored.generation = ++map->header.generation;
     map->stored.next_page = map->header.next_page;
     map->stored.flags &= ~FORMAT_HEADER_CLEAN;
     value = header_encode(&map->stored);
-    map->store->driver->put(map->store, &record, g_bytes_get_data(value, NULL),
-                            g_bytes_get_size(value), false, NULL);
+    rc = map->store->driver->put(map->store, &record,
+                                 g_bytes_get_data(value, NULL),
+                                 g_bytes_get_size(value), false, NULL);
+    map->may_be_clean = rc < 0;
+    return rc;
 }
 
 void map_remove_garbage(struct map *map)

@@ -103,6 +103,7 @@ struct map {
     struct map_header header;       /* sizes and counts are of this moment;
                                        trees, epoch, next_page of the store's */
     struct map_header stored;       /* as it is in the store */
+    bool may_be_clean;              /* a header that says so may be there */
     unsigned blocks_per_object;
     unsigned bitmap_bytes;          /* of one object */
     unsigned bitmaps_per_page;
@@ -322,9 +323,11 @@ void checkpoint_abandon(struct map *map, struct map_checkpoint *checkpoint);
 /* Capture and checkpoint at once, data being synced already.  Blocks. */
 int map_fold(struct map *map, bool clean, GError **error);
 
-/* A fold that should have said "clean" failed, perhaps after it replaced the
- * header: put the one from before back, which says "not clean".  Blocks. */
-void map_mark_unclean(struct map *map);
+/* A fold that should have said "clean" failed: if that was perhaps after it
+ * replaced the header, put the one from before back, which says "not clean".
+ * On failure nothing may be written to the volume any more.  Nobody else may be
+ * using the map.  Blocks. */
+int map_mark_unclean(struct map *map);
 
 /* Freeze the current layer: what is written from now on goes to a new one.
  * Everything must be durable and nothing in flight.  Blocks. */

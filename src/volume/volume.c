@@ -229,8 +229,10 @@ int volume_settle(archip_volume *volume, bool clean, GError **error)
         return rc;
     }
     rc = map_fold(volume->map, clean, error);
-    if (rc < 0 && clean) {
-        map_mark_unclean(volume->map);
+    if (rc < 0 && clean && map_mark_unclean(volume->map) < 0) {
+        volume_let_go(volume);
+        error_prefix(error, "it was let go, for its header can't be marked as "
+                            "in use again: ");
     }
     return rc;
 }
@@ -344,7 +346,8 @@ int archip_volume_open(archip_store *store, const char *name, unsigned flags,
 
 /* --- Closing and handing over ------------------------------------------------------------- */
 
-/* Make all durable and let go; on failure the volume stays active. */
+/* Make all durable and let go; on failure the volume stays active, unless its
+ * header may say "clean" for good. */
 static int volume_deactivate(archip_volume *volume, GError **error)
 {
     int rc = 0;
@@ -374,6 +377,8 @@ int archip_volume_close(archip_volume *volume)
     if (rc < 0) {
         error_prefix(&error, "closing volume '%s': ", volume->name);
         api_fail(error);
+    }
+    if (g_atomic_int_get(&volume->active)) {
         volume_let_go(volume);
     }
     volume_free(volume);

@@ -364,7 +364,8 @@ bool volume_is_writable(const archip_volume *volume);
 /* Freeze the current layer; nothing may be in flight.  What a snapshot does. */
 int volume_freeze(archip_volume *volume);
 /* Flush and fold on a queue of its own; nothing may be in flight.  `clean`: so
- * that the header says that; if it fails, the header doesn't (D18). */
+ * that the header says that; if it fails, the header doesn't, or the volume is
+ * inactive (D18). */
 int volume_settle(archip_volume *volume, bool clean, GError **error);
 /* Cut off what a shrink that was begun leaves behind. */
 int volume_finish_shrink(archip_volume *volume, GError **error);

@@ -277,9 +277,13 @@ static int run_reopen_read(struct scene *scene)
     return archip_volume_reopen(scene->volume, 0);
 }
 
-/* "On failure nothing changed": but that data may be lost needs new data. */
+/* "On failure nothing changed", or the volume was let go: but that data may be
+ * lost needs new data. */
 static int retry_reopen_read(struct scene *scene)
 {
+    if (archip_volume_activate(scene->volume) < 0) {
+        return -EPERM;
+    }
     write_some(scene);
     return run_reopen_read(scene);
 }

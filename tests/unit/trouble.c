@@ -349,6 +349,80 @@ static void test_close_fails_late(const void *kind)
     rig_end(&rig);
 }
 
+static bool header_is_clean(struct rig *rig)
+{
+    struct map_header header;
+    bool clean;
+
+    g_assert_cmpint(map_read_header(rig->fault, &rig->volume->id, true,
+                                    &header, NULL), ==, 0);
+    clean = header.flags & FORMAT_HEADER_CLEAN;
+    header_clear(&header);
+    return clean;
+}
+
+static int reopen_to_read(archip_volume *volume)
+{
+    return archip_volume_reopen(volume, 0);
+}
+
+/* Where a header that says "clean", put in vain but there, can't be taken back,
+ * nothing is written under it any more. */
+static void let_go_of_clean(const char *kind, unsigned nth_put,
+                            int (*leave)(archip_volume *volume))
+{
+    uint8_t bytes[BLOCK] = {0};
+    struct rig rig;
+
+    rig_begin(&rig, kind);
+    arm(&rig, (struct fault_rule){.op = FAULT_PUT, .nth = nth_put, .times = 1,
+                                  .errno_value = EIO, .late = true});
+    fault_arm(rig.fault, &(struct fault_rule){.op = FAULT_PUT,
+                                              .nth = nth_put + 1, .times = 1,
+                                              .errno_value = EIO});
+    assert_fails(leave(rig.volume), EIO, "let go");
+    g_assert_cmpuint(fault_fired(rig.fault), ==, 2);
+    fault_reset(rig.fault);
+    g_assert_true(header_is_clean(&rig));
+    assert_fails(archip_write(rig.queue, bytes, BLOCK, 0, 0), EPERM, "active");
+    assert_ok(archip_volume_activate(rig.volume));
+    g_assert_false(header_is_clean(&rig));
+    fixture_expect(rig.queue, 0, SIZE, 1);
+    fixture_fill(rig.queue, 0, BLOCK, 2);
+    rig_close(&rig);
+    rig_end(&rig);
+}
+
+static void test_clean_stays(const void *kind)
+{
+    let_go_of_clean(kind, 1, archip_volume_deactivate);
+    let_go_of_clean(kind, 2, reopen_to_read);
+}
+
+/* Where no such header was put, the volume stays active. */
+static void test_deactivate_fails(const void *kind)
+{
+    struct rig rig;
+
+    rig_begin(&rig, kind);
+    arm(&rig, (struct fault_rule){.op = FAULT_WRITE, .nth = 1, .times = 1,
+                                  .errno_value = EIO});
+    fault_arm(rig.fault, &(struct fault_rule){.op = FAULT_PUT, .nth = 1,
+                                              .times = 1,
+                                              .errno_value = EIO});
+    assert_fails(archip_volume_deactivate(rig.volume), EIO, "");
+    g_assert_cmpuint(fault_fired(rig.fault), ==, 1);
+    fault_reset(rig.fault);
+    g_assert_false(header_is_clean(&rig));
+    fixture_fill(rig.queue, 0, BLOCK, 2);
+    assert_ok(archip_flush(rig.queue));
+    rig_crash(&rig);
+    rig_open(&rig, ARCHIP_OPEN_WRITE);
+    fixture_expect(rig.queue, 0, BLOCK, 2);
+    rig_close(&rig);
+    rig_end(&rig);
+}
+
 /* A shrink of which only the new size is durable, to 1 1/2 objects. */
 static void leave_shrink(struct rig *rig)
 {
@@ -634,6 +708,8 @@ int main(int argc, char **argv)
                 test_reuse_after_late_removal);
     fixture_add("/trouble/close-fails-late", test_close_fails_late);
     fixture_add("/trouble/close-without-queue", test_close_without_queue);
+    fixture_add("/trouble/clean-stays", test_clean_stays);
+    fixture_add("/trouble/deactivate-fails", test_deactivate_fails);
     fixture_add("/trouble/activate-fails", test_activate_fails);
     fixture_add("/trouble/reopen-fails", test_reopen_fails);
     fixture_add("/trouble/read-only-is-left-alone",
