@@ -186,6 +186,67 @@ static void test_waiting_syncs_fail(void)
     free(data);
 }
 
+/* Another FUA write, whose sync fails, comes between a write and its sync. */
+static struct fixture *writing_to;
+
+static int write_through(struct fixture *fixture, struct store_queue *queue,
+                         uint64_t offset_bytes)
+{
+    static uint8_t bytes[4096];
+    struct iovec iov = {bytes, sizeof(bytes)};
+    struct store_request write = {
+        .op = STORE_WRITE,
+        .flags = STORE_FUA,
+        .object = block(fixture, 0),
+        .offset_bytes = offset_bytes,
+        .length_bytes = sizeof(bytes),
+        .iov = &iov,
+        .iov_count = 1,
+    };
+
+    return store_run(queue, &write);
+}
+
+static ssize_t interrupted_pwritev2(int fd, const struct iovec *iov, int count,
+                                    off_t offset, int flags)
+{
+    ssize_t done = sys_real.pwritev2(fd, iov, count, offset, flags);
+    struct fixture *fixture = writing_to;
+    struct store_queue *other;
+
+    if (fixture) {
+        writing_to = NULL;
+        failures_left = 1;
+        store_queue_open(fixture->store, STORE_QUEUE_MAY_BLOCK, &other, NULL);
+        g_assert_cmpint(write_through(fixture, other, 8192), ==, -EIO);
+        store_queue_close(other);
+    }
+    return done;
+}
+
+/* The kernel tells the descriptor of both once.  A lack of room is another
+ * error here: for what was written there was some. */
+static void test_fua_beside_fua(void)
+{
+    uint8_t *data = make_buffer(4096, 1);
+    struct fixture fixture;
+
+    fixture_open(&fixture, "dir:%s?io=buffered", STORE_QUEUE_MAY_BLOCK);
+    g_assert_cmpint(do_write(&fixture, block(&fixture, 0), 0, data, 4096,
+                             STORE_CREATE), ==, 0);
+    sys.fdatasync = failing_fdatasync;
+    sys.pwritev2 = interrupted_pwritev2;
+    failing_errno = ENOSPC;
+    writing_to = &fixture;
+    g_assert_cmpint(write_through(&fixture, fixture.queue, 4096), ==, -EIO);
+    g_assert_cmpint(failures_left, <, 1);
+    g_assert_cmpint(write_through(&fixture, fixture.queue, 4096), ==, 0);
+    failing_errno = EIO;
+    sys = sys_real;
+    fixture_close(&fixture);
+    free(data);
+}
+
 /* Another queue's removal comes between opening a file and keeping it. */
 static struct fixture *removing_from;
 
@@ -457,6 +518,7 @@ int main(int argc, char **argv)
     g_test_init(&argc, &argv, NULL);
     g_test_add_func("/dir/fail/sync", test_sync_fails);
     g_test_add_func("/dir/fail/waiting-syncs", test_waiting_syncs_fail);
+    g_test_add_func("/dir/fail/fua-beside-fua", test_fua_beside_fua);
     g_test_add_func("/dir/fail/eviction-sync", test_eviction_sync_fails);
     g_test_add_func("/dir/fail/folder-sync", test_folder_sync_fails);
     g_test_add_func("/dir/fail/removal-sync", test_removal_sync_fails);
