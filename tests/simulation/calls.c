@@ -385,12 +385,13 @@ uint8_t *iov_gather(const struct iovec *iov, size_t length)
     return bytes;
 }
 
-/* What a device says of what it could not write goes to whoever syncs. */
-static int sync_error(void)
+/* What a device says of what it could not write goes to whoever syncs.  Only
+ * the page cache may find out so late that there is no room. */
+static int sync_error(bool direct)
 {
     static const int errors[] = { EIO, EIO, ENODATA, ENOSPC };
 
-    return errors[random_below(G_N_ELEMENTS(errors))];
+    return errors[random_below(G_N_ELEMENTS(errors) - direct)];
 }
 
 ssize_t fd_write(struct descriptor *descriptor, const struct iovec *iov,
@@ -429,7 +430,7 @@ ssize_t fd_write(struct descriptor *descriptor, const struct iovec *iov,
             fiber_point();
         }
         if (disk.dead || tell(&inode->failures, &descriptor->known)) {
-            return -sync_error();
+            return -sync_error(descriptor->direct);
         }
     }
     return (ssize_t)length;
@@ -608,7 +609,7 @@ static int sync_one(int fd, const char *name)
     }
     if (inject_kind(fault, name, EIO)) {
         if (inode->is_folder) {
-            return call_fail(sync_error());
+            return call_fail(sync_error(false));
         }
         file_sync_failed(inode, 0, UINT64_MAX);
     } else if (inode->is_folder) {
@@ -617,7 +618,7 @@ static int sync_one(int fd, const char *name)
         file_sync(inode);
     }
     return tell(&inode->failures, &fd_get(fd)->known)
-               ? call_fail(sync_error())
+               ? call_fail(sync_error(false))
                : 0;
 }
 
