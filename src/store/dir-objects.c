@@ -314,9 +314,8 @@ static int change_durably(struct dir_store *dir, struct dir_file *file,
     if (result == 0 && dir_file_failures(dir, file) != failures) {
         result = -EIO;
     }
-    /* What was written lacks no room: it may be lost. */
-    return dir_is_full(result) && !dir_is_metadata(&request->object) ? -EIO
-                                                                     : result;
+    request->sync_failed = result < 0;
+    return result;
 }
 
 /* An object that there was no room for: what it got is needed elsewhere.  If

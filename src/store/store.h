@@ -71,9 +71,9 @@ enum store_op {
  * size, to allocate at once. */
 #define STORE_CREATE 0x1u
 /* WRITE: these bytes are durable on completion, if the object's creation
- * already is; together with CREATE the creation too.  -ENOSPC and -EDQUOT say
- * that there was no room to write them; with any other error it may be the sync
- * that failed, and with it that of what was written to the object before. */
+ * already is; together with CREATE the creation too.  -ENOSPC and -EDQUOT
+ * without `sync_failed` say that there was no room to write them; else it may be
+ * the sync that failed, and with it that of what was written before. */
 #define STORE_FUA 0x2u
 #define STORE_NO_FALLBACK 0x4u
 
@@ -91,6 +91,7 @@ struct store_request {
     void *opaque;
     /* The answer. */
     int result;
+    bool sync_failed;               /* FUA: of the two steps the second */
     struct {
         uint64_t length_bytes;
         bool is_data;               /* else it reads as zeroes, unallocated */

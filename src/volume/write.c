@@ -303,7 +303,9 @@ static void write_publish(struct piece *piece)
  * be synced like any (D18). */
 static void write_failed(struct piece *piece, bool fua)
 {
-    if (fua && piece->result != -ENOSPC && piece->result != -EDQUOT) {
+    bool full = piece->result == -ENOSPC || piece->result == -EDQUOT;
+
+    if (fua && (!full || piece->ios->request.sync_failed)) {
         object_lose(piece->volume, piece->object);
     }
     if (!piece->creates) {
