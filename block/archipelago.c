@@ -38,6 +38,13 @@ static QLIST_HEAD(, SharedStore) stores = QLIST_HEAD_INITIALIZER(stores);
 
 /* --- Calls that may block ------------------------------------------------- */
 
+/* A quota that is used up is a lack of room, for which a machine may be told to
+ * wait. */
+static int number_of(int64_t result)
+{
+    return result == -EDQUOT ? -ENOSPC : (int)result;
+}
+
 static int call_in_thread(void *opaque)
 {
     Call *call = opaque;
@@ -51,7 +58,7 @@ static int call_in_thread(void *opaque)
 
 int archipelago_call_run(Call *call, Error **errp)
 {
-    int ret = compat_run_blocking(call_in_thread, call);
+    int ret = number_of(compat_run_blocking(call_in_thread, call));
 
     if (ret < 0) {
         error_setg(errp, "%s", call->error);
@@ -554,7 +561,7 @@ static int coroutine_fn archipelago_co_request(BlockDriverState *bs,
     int64_t result = archipelago_port_request(&access->ports, request);
 
     archipelago_access_put(&s->accesses, access);
-    return (int)result;
+    return number_of(result);
 }
 
 static int coroutine_fn archipelago_co_preadv(BlockDriverState *bs,
