@@ -213,22 +213,62 @@ void archipelago_reopen_end(BDRVReopenState *state)
 
 /* --- Migration ------------------------------------------------------------ */
 
-int archipelago_inactivate(BlockDriverState *bs)
+/* QEMU asks those that use the node after us.  Were one to refuse then, QEMU
+ * would go on with a node that has handed its volume over. */
+static int users_inactivate(BlockDriverState *bs)
+{
+    uint64_t permissions, shared;
+    BdrvChild *user;
+
+    QLIST_FOREACH(user, &bs->parents, next_parent) {
+        int ret = user->klass->inactivate ? user->klass->inactivate(user) : 0;
+
+        if (ret < 0) {
+            return ret;
+        }
+    }
+    bdrv_get_cumulative_perm(bs, &permissions, &shared);
+    return permissions & (BLK_PERM_WRITE | BLK_PERM_WRITE_UNCHANGED) ? -EPERM
+                                                                     : 0;
+}
+
+static int hand_over(BlockDriverState *bs)
 {
     BDRVArchipelagoState *s = bs->opaque;
-    int ret;
+    archip_volume *volume;
+    int ret = users_inactivate(bs);
 
-    if (!archipelago_is_here(s)) {
-        return 0;
-    }
-    archipelago_access_collect(&s->accesses);
-    ret = archip_volume_deactivate(s->accesses.current->volume);
     if (ret < 0) {
-        error_report("archipelago: %s", archip_error());
         return ret;
     }
-    s->inactive = true;
-    return 0;
+    archipelago_access_collect(&s->accesses);
+    volume = s->accesses.current->volume;
+    ret = archip_volume_deactivate(volume);
+    if (ret == 0) {
+        s->inactive = true;
+        return 0;
+    }
+    error_report("archipelago: %s", archip_error());
+    /* It may have been let go nevertheless, and QEMU won't ask for it. */
+    if (archip_volume_activate(volume) < 0) {
+        error_report("archipelago: %s; the node must be opened again",
+                     archip_error());
+    }
+    forget_content(bs, volume);
+    return ret;
+}
+
+/* Readers may go on while a machine stops, and none may be in flight. */
+int archipelago_inactivate(BlockDriverState *bs)
+{
+    int ret = 0;
+
+    if (archipelago_is_here(bs->opaque)) {
+        bdrv_drained_begin(bs);
+        ret = hand_over(bs);
+        bdrv_drained_end(bs);
+    }
+    return ret;
 }
 
 /* What others wrote since it was opened or handed over must be seen. */
