@@ -189,6 +189,71 @@ int check_intents(struct check *check, GError **error)
     return 0;
 }
 
+/* --- Names that must stay ------------------------------------------------- */
+
+static int id_collect(const struct store_record *record, void *opaque)
+{
+    g_array_append_vals(opaque, &record->id, 1);
+    return 0;
+}
+
+static bool intent_may_name(struct check *check, const struct id128 *id,
+                            const char *name)
+{
+    g_autoptr(GBytes) value = NULL;
+    g_autofree char *intended_name = NULL;
+    struct id128 intended, layer;
+    int rc = intent_value(check, id, &value);
+
+    if (rc == 0) {
+        rc = intent_decode(value, &intended, &layer, &intended_name, NULL);
+    }
+    return rc < 0 ? rc != -ENOENT : strcmp(intended_name, name) == 0;
+}
+
+/* Who finds an intent and no name of that text takes the volume for one that
+ * was half made or removed, and removes it; a record that is there, be it
+ * damaged, keeps him from that.  NULL: no intent is about this name. */
+static char *why_name_stays(struct check *check, const char *name)
+{
+    g_autoptr(GArray) ids = g_array_new(false, false, sizeof(struct id128));
+    int rc = check->store->driver->list(check->store, STORE_INTENT, id_collect,
+                                        ids, NULL);
+
+    if (rc < 0) {
+        return g_strdup("it stays, because it can't be told whether an "
+                        "operation on it is unfinished");
+    }
+    for (guint i = 0; i < ids->len; i++) {
+        const struct id128 *id = &g_array_index(ids, struct id128, i);
+        char text[ID128_TEXT_BYTES];
+
+        if (intent_may_name(check, id, name)) {
+            return g_strdup_printf("it stays, because the unfinished operation "
+                                   "of intent %s may be about it, and without "
+                                   "it the volume would be removed: restore "
+                                   "the name, or move the intent out of the "
+                                   "store first", id128_text(id, text));
+        }
+    }
+    return NULL;
+}
+
+/* Looked at right before it would be set aside.  True: it stays; told. */
+static bool name_stays(struct check *check, const char *volume,
+                       const char *name, const char *code,
+                       archip_severity severity, const char *place,
+                       const char *text)
+{
+    g_autofree char *action = why_name_stays(check, name);
+
+    if (action) {
+        check_tell(check, volume, code, severity, ARCHIP_KEPT, 1, place, text,
+                   action);
+    }
+    return action != NULL;
+}
+
 /* --- Strays --------------------------------------------------------------- */
 
 static int stray_collect(const char *stray, bool litter, void *opaque)
@@ -210,6 +275,11 @@ static void check_stray(struct check *check, const char *stray, bool litter)
     if (!check->repair) {
         check_tell(check, NULL, code, ARCHIP_LEAK, ARCHIP_FOUND, 1, stray,
                    text, action);
+        return;
+    }
+    if (!litter && g_str_has_prefix(stray, "names/") &&
+        name_stays(check, NULL, stray + strlen("names/"), code, ARCHIP_LEAK,
+                   stray, text)) {
         return;
     }
     rc = check->store->driver->set_aside(check->store, &thing, &error);
@@ -268,9 +338,24 @@ static int name_write(struct check *check, const char *name,
     return rc;
 }
 
-/* The volume that a damaged name still shows: an id is not met by chance. */
+static bool intent_names(const struct inventory *inventory,
+                         const struct id128 *id, const char *name)
+{
+    GBytes *value = g_hash_table_lookup(inventory->intents, id);
+    g_autofree char *intended_name = NULL;
+    struct id128 intended, layer;
+
+    return value &&
+           intent_decode(value, &intended, &layer, &intended_name,
+                         NULL) == 0 &&
+           id128_equal(&intended, id) && strcmp(intended_name, name) == 0;
+}
+
+/* The volume that a damaged name still shows: an id is not met by chance.  The
+ * name is written last and dropped first: with its record there, the volume of
+ * an unfinished operation is a whole one. */
 static struct volume *name_shows(const struct inventory *inventory,
-                                 GBytes *value)
+                                 const char *name, GBytes *value)
 {
     const struct format_name *bytes;
     struct volume *volume;
@@ -283,15 +368,17 @@ static struct volume *name_shows(const struct inventory *inventory,
     bytes = g_bytes_get_data(value, NULL);
     memcpy(id.bytes, bytes->id, sizeof(id.bytes));
     volume = inventory_find(inventory, &id);
-    return volume && volume->names->len == 0 && !volume->pending ? volume
-                                                                 : NULL;
+    return volume && volume->names->len == 0 &&
+                   (!volume->pending || intent_names(inventory, &id, name))
+               ? volume
+               : NULL;
 }
 
 static void check_bad_name(struct check *check,
                            const struct inventory *inventory,
                            const char *name, GBytes *value)
 {
-    struct volume *volume = name_shows(inventory, value);
+    struct volume *volume = name_shows(inventory, name, value);
     const char *text = "the name's record is damaged, so that the volume "
                        "can't be found by it";
     const char *action = volume ? "write it anew for the volume whose id it "
@@ -303,6 +390,10 @@ static void check_bad_name(struct check *check,
     if (!check->repair) {
         check_tell(check, name, "name-damaged", ARCHIP_DAMAGE, ARCHIP_FOUND,
                    1, "name", text, action);
+        return;
+    }
+    if (!volume && name_stays(check, name, name, "name-damaged", ARCHIP_DAMAGE,
+                              "name", text)) {
         return;
     }
     rc = volume ? name_write(check, name, &volume->id, false, &error)
@@ -328,6 +419,10 @@ static void check_dangling(struct check *check, const char *name,
                    1, place, text, action);
         return;
     }
+    if (name_stays(check, name, name, "header-missing", ARCHIP_DAMAGE, place,
+                   text)) {
+        return;
+    }
     rc = set_aside_record(check, STORE_NAME, NULL, name, &error);
     check_tell_tried(check, name, "header-missing", ARCHIP_DAMAGE, place,
                      text, action, rc, error);
@@ -346,6 +441,10 @@ static void check_duplicate(struct check *check, const struct volume *volume,
     if (!check->repair) {
         check_tell(check, name, "name-duplicate", ARCHIP_DAMAGE, ARCHIP_FOUND,
                    1, "name", text, action);
+        return;
+    }
+    if (name_stays(check, name, name, "name-duplicate", ARCHIP_DAMAGE, "name",
+                   text)) {
         return;
     }
     rc = set_aside_record(check, STORE_NAME, NULL, name, &error);
@@ -388,11 +487,11 @@ static bool is_shown(const struct inventory *inventory,
                      const struct volume *volume)
 {
     GHashTableIter iter;
-    void *value;
+    void *name, *value;
 
     g_hash_table_iter_init(&iter, inventory->bad_names);
-    while (g_hash_table_iter_next(&iter, NULL, &value)) {
-        if (name_shows(inventory, value) == volume) {
+    while (g_hash_table_iter_next(&iter, &name, &value)) {
+        if (name_shows(inventory, name, value) == volume) {
             return true;
         }
     }

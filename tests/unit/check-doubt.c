@@ -1,0 +1,190 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * What a repair can't tell it leaves alone: nothing that it does, and nothing
+ * that others do afterwards, costs a volume its data.
+ */
+#include "patient.h"
+
+#include "volume/volume.h"
+
+#include <string.h>
+
+/* --- Names that an intent is about ---------------------------------------- */
+
+/* Who made the volume died before he dropped it. */
+static void leave_intent(struct patient *patient)
+{
+    struct id128 id, layer = {{0}};
+    g_autoptr(GBytes) value = NULL;
+    g_autofree char *file = g_strdup_printf("%s/intents/%s", patient->scratch,
+                                            patient->v_id);
+
+    g_assert_true(id128_parse(patient->v_id, &id));
+    value = intent_encode(&id, &layer, "v");
+    g_assert_true(g_file_set_contents(file, g_bytes_get_data(value, NULL),
+                                      (gssize)g_bytes_get_size(value), NULL));
+}
+
+static void flip_name(struct patient *patient)
+{
+    g_autofree char *file = g_build_filename(patient->scratch, "names/v",
+                                             NULL);
+
+    patient_flip(file, 40);     /* the id can still be read */
+}
+
+/* Making and removing finish what others began. */
+static void make_and_remove(struct patient *patient)
+{
+    archip_store *store;
+
+    assert_ok(archip_store_open(patient->location, 0, &store));
+    assert_ok(archip_volume_create(store, "other", SIZE, NULL));
+    assert_ok(archip_volume_remove(store, "other"));
+    archip_store_close(store);
+}
+
+static struct result repair_volume(struct patient *patient, const char *name)
+{
+    const char *const names[] = {name, NULL};
+    archip_check_options options = {.flags = ARCHIP_CHECK_REPAIR,
+                                    .volumes = names};
+    struct result result = {.codes = g_string_new(NULL)};
+    archip_store *store;
+
+    assert_ok(archip_store_open(patient->location, 0, &store));
+    result.rc = archip_check(store, &options, &result.summary);
+    archip_store_close(store);
+    return result;
+}
+
+static void test_name_legible(void)
+{
+    struct patient *patient = patient_shared();
+    struct result result;
+
+    leave_intent(patient);
+    flip_name(patient);
+    result = check_at(patient->location, true);
+    g_assert_cmpint(result.rc, ==, 0);
+    g_assert_cmpuint(result.outcomes[ARCHIP_REPAIRED], ==, 1);
+    g_assert_cmpstr(result.codes->str, ==,
+                    "operation-unfinished name-damaged");
+    result_clear(&result);
+    make_and_remove(patient);
+    patient_expect(patient, "v");
+    expect(patient->location, false, "", 0);
+    patient_run("test ! -e %s/set-aside", patient->scratch);
+}
+
+/* After one of these nothing tells which volume "v" was. */
+static void name_emptied(struct patient *patient)
+{
+    patient_run(": > %s/names/v", patient->scratch);
+}
+
+static void name_to_folder(struct patient *patient)
+{
+    patient_run("cd %s/names; rm v; mkdir v", patient->scratch);
+}
+
+static void name_to_link(struct patient *patient)
+{
+    patient_run("cd %s/names; rm v; ln -s w v", patient->scratch);
+}
+
+static const struct loss {
+    const char *path;
+    void (*inflict)(struct patient *patient);
+    const char *codes;
+} losses[] = {
+    {"/check/doubt/name-emptied", name_emptied,
+     "operation-unfinished name-damaged"},
+    {"/check/doubt/name-folder", name_to_folder, "operation-unfinished stray"},
+    {"/check/doubt/name-link", name_to_link, "operation-unfinished stray"},
+};
+
+static void test_name_lost(const void *opaque)
+{
+    const struct loss *loss = opaque;
+    struct patient *patient = patient_shared();
+
+    leave_intent(patient);
+    loss->inflict(patient);
+    for (unsigned i = 0; i < 2; i++) {
+        struct result result = check_at(patient->location, true);
+
+        g_assert_cmpint(result.rc, ==, 0);
+        g_assert_cmpstr(result.codes->str, ==, loss->codes);
+        g_assert_cmpuint(result.outcomes[ARCHIP_REPAIRED], ==, 0);
+        g_assert_cmpuint(result.outcomes[ARCHIP_KEPT], ==, 1);
+        result_clear(&result);
+        make_and_remove(patient);
+    }
+    patient_run("cd %s; test ! -e set-aside; rm -d names/v; "
+                "cp %s/names/v names/", patient->scratch, patient->pristine);
+    patient_expect(patient, "v");
+    expect(patient->location, true, "operation-unfinished", ARCHIP_REPAIRED);
+    expect(patient->location, false, "", 0);
+    patient_expect(patient, "v");
+}
+
+/* Of two names that which the intent has stays, though it is the second; where
+ * only that volume is asked for, intents aren't gone into. */
+static void test_duplicate(void)
+{
+    struct patient *patient = patient_shared();
+    struct result result;
+
+    leave_intent(patient);
+    patient_run("cd %s/names; cp v a", patient->scratch);
+    result = repair_volume(patient, "v");
+    g_assert_cmpint(result.rc, ==, 0);
+    g_assert_cmpuint(result.summary.repaired_count, ==, 0);
+    result_clear(&result);
+    make_and_remove(patient);
+    patient_expect(patient, "v");
+    expect(patient->location, true, "name-duplicate", ARCHIP_REPAIRED);
+    patient_expect(patient, "a");
+}
+
+/* It may be about any name: that stays, until the intent is out of the way. */
+static void test_intent_unreadable(void)
+{
+    struct patient *patient = patient_shared();
+    struct result result;
+
+    patient_run("cd %s; echo nonsense > intents/%s; : > names/v",
+                patient->scratch, patient->v_id);
+    result = repair_volume(patient, "v");
+    g_assert_cmpint(result.rc, ==, 0);
+    g_assert_cmpuint(result.summary.damage_count, ==, 1);
+    g_assert_cmpuint(result.summary.repaired_count, ==, 0);
+    result_clear(&result);
+    patient_run("cd %s; test -e names/v; test ! -e set-aside",
+                patient->scratch);
+    result = check_at(patient->location, true);
+    g_assert_cmpint(result.rc, ==, 0);
+    g_assert_cmpuint(result.outcomes[ARCHIP_REPAIRED], ==, 3);
+    g_assert_cmpstr(result.codes->str, ==,
+                    "intent-damaged name-damaged name-missing");
+    result_clear(&result);
+    make_and_remove(patient);
+    expect(patient->location, false, "", 0);
+}
+
+int main(int argc, char **argv)
+{
+    int rc;
+
+    g_test_init(&argc, &argv, NULL);
+    g_test_add_func("/check/doubt/name-legible", test_name_legible);
+    for (unsigned i = 0; i < G_N_ELEMENTS(losses); i++) {
+        g_test_add_data_func(losses[i].path, &losses[i], test_name_lost);
+    }
+    g_test_add_func("/check/doubt/duplicate", test_duplicate);
+    g_test_add_func("/check/doubt/intent-unreadable", test_intent_unreadable);
+    rc = g_test_run();
+    patient_shared_end();
+    return rc;
+}
