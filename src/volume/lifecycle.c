@@ -318,9 +318,14 @@ static int volume_create(archip_store *store, const char *name,
     int rc;
 
     intents_finish(store);
-    if (volume_find(store, name, &id, NULL) == 0) {
+    rc = volume_find(store, name, &id, error);
+    if (rc == 0) {
         return error_set(error, EEXIST, "there is a volume of that name");
     }
+    if (rc != -ENOENT) {
+        return rc;      /* its name is taken, though it can't be read */
+    }
+    g_clear_error(error);
     id = id128_random();
     rc = intent_begin(&intent, store, &id, &none, name, "create", error);
     if (rc < 0) {

@@ -173,6 +173,24 @@ static void test_intent_unreadable(void)
     expect(patient->location, false, "", 0);
 }
 
+/* Under a name that can't be read none is made: its intent would stay and keep
+ * the name from being repaired. */
+static void test_create(void)
+{
+    struct patient *patient = patient_shared();
+    archip_store *store;
+
+    name_emptied(patient);
+    assert_ok(archip_store_open(patient->location, 0, &store));
+    assert_fails(archip_volume_create(store, "v", SIZE, NULL), EUCLEAN,
+                 "damaged");
+    archip_store_close(store);
+    patient_run("test -z \"$(ls %s/intents)\"", patient->scratch);
+    expect(patient->location, true, "name-damaged name-missing",
+           ARCHIP_REPAIRED);
+    expect(patient->location, false, "", 0);
+}
+
 int main(int argc, char **argv)
 {
     int rc;
@@ -184,6 +202,7 @@ int main(int argc, char **argv)
     }
     g_test_add_func("/check/doubt/duplicate", test_duplicate);
     g_test_add_func("/check/doubt/intent-unreadable", test_intent_unreadable);
+    g_test_add_func("/check/doubt/create", test_create);
     rc = g_test_run();
     patient_shared_end();
     return rc;
