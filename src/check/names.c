@@ -601,22 +601,32 @@ static int count_object(uint64_t number, uint64_t size_bytes, void *opaque)
     return 0;
 }
 
-static uint64_t count_objects(struct check *check, enum store_kind kind,
-                              const struct id128 *id)
+/* All of a place: block objects, or pages and journals.  -errno: it can't be
+ * told, which isn't "none". */
+static int count_objects(struct check *check, enum store_kind kind,
+                         const struct id128 *id, uint64_t *count,
+                         GError **error)
 {
-    uint64_t count = 0;
+    const struct store_driver *driver = check->store->driver;
+    int rc;
 
-    check->store->driver->list_sizes(check->store, kind, id, count_object,
-                                     &count, NULL);
-    return count;
+    *count = 0;
+    rc = driver->list_sizes(check->store, kind, id, count_object, count,
+                            error);
+    if (rc == 0 && kind == STORE_PAGE) {
+        rc = driver->list_sizes(check->store, STORE_JOURNAL, id, count_object,
+                                count, error);
+    }
+    return rc;
 }
 
-/* Locks, or empty folders, and nothing else. */
+/* Locks, or empty folders, and nothing else: still so, as all goes. */
 static int remove_place(struct check *check, enum store_kind kind,
                         const struct id128 *id, GError **error)
 {
     const struct store_driver *driver = check->store->driver;
     struct store_lock *lock = NULL;
+    uint64_t count;
     int rc = 0;
 
     if (kind != STORE_BLOCK) {
@@ -627,6 +637,12 @@ static int remove_place(struct check *check, enum store_kind kind,
         }
     }
     if (rc == 0) {
+        rc = count_objects(check, kind, id, &count, error);
+    }
+    if (rc == 0 && count) {
+        rc = error_set(error, EBUSY, "it isn't empty any more");
+    }
+    if (rc == 0) {
         rc = driver->remove_all(check->store, kind, id, error);
     }
     if (lock) {
@@ -635,15 +651,12 @@ static int remove_place(struct check *check, enum store_kind kind,
     return rc;
 }
 
-static void check_place(struct check *check, enum store_kind kind,
-                        const struct id128 *id, bool unreadable)
+static void check_counted_place(struct check *check, enum store_kind kind,
+                                const struct id128 *id, uint64_t count,
+                                bool unreadable)
 {
     struct store_thing thing = { .type = STORE_THING_SET,
                                  .object = { kind, *id, 0 } };
-    uint64_t count = kind == STORE_BLOCK
-                         ? count_objects(check, STORE_BLOCK, id)
-                         : count_objects(check, STORE_PAGE, id) +
-                               count_objects(check, STORE_JOURNAL, id);
     const char *code = !count                ? "place-empty"
                        : kind == STORE_BLOCK ? "layer-unclaimed"
                                              : "map-unclaimed";
@@ -676,6 +689,24 @@ static void check_place(struct check *check, enum store_kind kind,
                : remove_place(check, kind, id, &error);
     check_tell_tried(check, NULL, code, ARCHIP_LEAK, place, text, action, rc,
                      error);
+}
+
+static void check_place(struct check *check, enum store_kind kind,
+                        const struct id128 *id, bool unreadable)
+{
+    g_autofree char *what = NULL;
+    char id_text[ID128_TEXT_BYTES];
+    GError *error = NULL;
+    uint64_t count;
+
+    if (count_objects(check, kind, id, &count, &error) < 0) {
+        what = g_strdup_printf("%s %s",
+                               kind == STORE_BLOCK ? "layer" : "map",
+                               id128_text(id, id_text));
+        check_hindered(check, what, error);
+        return;
+    }
+    check_counted_place(check, kind, id, count, unreadable);
 }
 
 static bool is_named(const struct inventory *inventory,

@@ -5,6 +5,7 @@
  */
 #include "patient.h"
 
+#include "store/fault.h"
 #include "volume/volume.h"
 
 #include <string.h>
@@ -191,6 +192,57 @@ static void test_create(void)
     expect(patient->location, false, "", 0);
 }
 
+/* --- Places that can't be listed ------------------------------------------ */
+
+static char *layers_sum(struct patient *patient)
+{
+    g_autofree char *command =
+        g_strdup_printf("cd %s && find blocks maps -type f -path '*/%s/*' -o "
+                        "-type f -path '*/%s/*' | sort | xargs sha256sum",
+                        patient->scratch, patient->v_layer, patient->v_frozen);
+    const char *argv[] = {"/bin/sh", "-ec", command, NULL};
+    char *out = NULL;
+
+    g_assert_true(g_spawn_sync(NULL, (char **)argv, NULL, 0, NULL, NULL, &out,
+                               NULL, NULL, NULL));
+    g_assert_nonnull(strstr(out, patient->v_layer));
+    return out;
+}
+
+/* The layers of a damaged volume are nobody's: a listing of one that fails
+ * before the first object doesn't make it an empty one. */
+static void test_unlisted(void)
+{
+    struct patient *patient = patient_shared();
+    g_autofree char *header = patient_v_file(patient, "header");
+    g_autofree char *location = g_strdup_printf("fault::%s",
+                                                patient->location);
+    g_autofree char *before = NULL;
+    struct fault_rule rule = {.op = FAULT_LIST_SIZES, .times = 1,
+                              .errno_value = EMFILE};
+    bool fired = true;
+
+    patient_flip(header, 100);
+    before = layers_sum(patient);
+    for (rule.nth = 1; fired; rule.nth++) {
+        g_autofree char *after = NULL;
+        struct result result;
+        archip_store *store;
+
+        assert_ok(archip_store_open(location, 0, &store));
+        fault_arm(store->store, &rule);
+        result = check_store(store, true);
+        fired = fault_fired(store->store) > 0;
+        g_assert_cmpint(result.rc, ==, fired ? -EMFILE : 0);
+        g_assert_cmpuint(result.outcomes[ARCHIP_REPAIRED], ==, 0);
+        result_clear(&result);
+        archip_store_close(store);
+        after = layers_sum(patient);
+        g_assert_cmpstr(before, ==, after);
+    }
+    g_assert_cmpuint(rule.nth, >, 4);
+}
+
 int main(int argc, char **argv)
 {
     int rc;
@@ -203,6 +255,7 @@ int main(int argc, char **argv)
     g_test_add_func("/check/doubt/duplicate", test_duplicate);
     g_test_add_func("/check/doubt/intent-unreadable", test_intent_unreadable);
     g_test_add_func("/check/doubt/create", test_create);
+    g_test_add_func("/check/doubt/unlisted", test_unlisted);
     rc = g_test_run();
     patient_shared_end();
     return rc;
