@@ -220,6 +220,7 @@ struct check {
     int stopped;                /* what a callback returned */
     archip_check_summary summary;
     struct inventory *inventory;
+    bool strays_left;           /* setting one aside failed */
     int hindered;               /* first -errno */
     char *hindrance;
 };

@@ -283,6 +283,7 @@ static void check_stray(struct check *check, const char *stray, bool litter)
         return;
     }
     rc = check->store->driver->set_aside(check->store, &thing, &error);
+    check->strays_left |= rc < 0;
     check_tell_tried(check, NULL, code, ARCHIP_LEAK, stray, text, action, rc,
                      error);
 }
@@ -629,6 +630,10 @@ static int remove_place(struct check *check, enum store_kind kind,
     uint64_t count;
     int rc = 0;
 
+    if (check->strays_left) {   /* they go uncounted, and would go with it */
+        return error_set(error, EBUSY, "a stray couldn't be set aside, and "
+                                       "may lie in there");
+    }
     if (kind != STORE_BLOCK) {
         rc = check_lock(check, id, &lock, error);
         if (rc == -EUCLEAN) {

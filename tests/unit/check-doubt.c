@@ -243,6 +243,28 @@ static void test_unlisted(void)
     g_assert_cmpuint(rule.nth, >, 4);
 }
 
+/* A stray that couldn't be set aside isn't removed with its place. */
+static void test_stray_in_empty(void)
+{
+    static const char file[] =
+        "blocks/12/12345678123456781234567812345678/000/8.bak";
+    struct patient *patient = patient_shared();
+    g_autofree char *location = g_strdup_printf("fault:op=set_aside:%s",
+                                                patient->location);
+    struct result result;
+
+    patient_run("cd %s; mkdir -p $(dirname %s); echo data > %s",
+                patient->scratch, file, file);
+    result = check_at(location, true);
+    g_assert_cmpint(result.rc, ==, 0);
+    g_assert_cmpstr(result.codes->str, ==, "stray place-empty");
+    result_clear(&result);
+    patient_run("test -s %s/%s", patient->scratch, file);
+    expect(patient->location, true, "stray place-empty", ARCHIP_REPAIRED);
+    patient_run("cd %s; test -s set-aside/*8.bak; test ! -e blocks/12/1*",
+                patient->scratch);
+}
+
 int main(int argc, char **argv)
 {
     int rc;
@@ -256,6 +278,7 @@ int main(int argc, char **argv)
     g_test_add_func("/check/doubt/intent-unreadable", test_intent_unreadable);
     g_test_add_func("/check/doubt/create", test_create);
     g_test_add_func("/check/doubt/unlisted", test_unlisted);
+    g_test_add_func("/check/doubt/stray-in-empty", test_stray_in_empty);
     rc = g_test_run();
     patient_shared_end();
     return rc;
