@@ -152,12 +152,15 @@ static void intent_note(struct inventory *inventory, const struct id128 *id,
 {
     struct id128 intended, layer;
     g_autofree char *name = NULL;
+    int rc = value ? intent_decode(value, &intended, &layer, &name, NULL)
+                   : -EUCLEAN;
 
     id_table_add(inventory->intents, id, value);
-    if (value && intent_decode(value, &intended, &layer, &name, NULL) == 0 &&
-        !id128_is_zero(&layer)) {
+    if (rc == 0 && !id128_is_zero(&layer)) {
         id_table_add(inventory->intended, &layer, NULL);
     }
+    /* What it is about isn't known. */
+    inventory->unreadable |= rc == -EOPNOTSUPP;
 }
 
 static int take_intents(struct check *check, struct inventory *inventory,

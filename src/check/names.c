@@ -148,15 +148,23 @@ static void check_intent(struct check *check, const struct id128 *id)
     if (rc == -ENOENT) {
         return;                 /* under way, or done */
     }
-    readable = rc == 0 &&
-               intent_decode(value, &intended, &layer, &name, NULL) == 0;
+    if (rc == 0) {
+        rc = intent_decode(value, &intended, &layer, &name, &error);
+    }
+    place = g_strdup_printf("intent %s", id128_text(id, id_text));
+    if (rc == -EOPNOTSUPP) {
+        check_tell(check, NULL, "intent-newer", ARCHIP_NOTE, ARCHIP_KEPT, 1,
+                   place, error->message, "check it with a newer version");
+        return;
+    }
+    g_clear_error(&error);
+    readable = rc == 0;
     if (readable) {
         const struct id128 *named =
             g_hash_table_lookup(check->inventory->names, name);
 
         stays = named && id128_equal(named, id);
     }
-    place = g_strdup_printf("intent %s", id128_text(id, id_text));
     text = readable ? g_strdup_printf("volume '%s' was being made or removed "
                                       "when who did it died", name)
                     : g_strdup("a record of an operation is damaged");

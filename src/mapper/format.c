@@ -498,9 +498,14 @@ int intent_decode(GBytes *value, struct id128 *id, struct id128 *layer,
     if (size != sizeof(*bytes) ||
         memcmp(bytes->magic, FORMAT_INTENT_MAGIC, sizeof(bytes->magic)) ||
         format_crc(bytes, size, offsetof(struct format_intent, crc)) !=
-            GUINT32_FROM_BE(bytes->crc) ||
-        GUINT16_FROM_BE(bytes->version) != FORMAT_VERSION) {
+            GUINT32_FROM_BE(bytes->crc)) {
         return error_set(error, EUCLEAN, "an intent record is damaged");
+    }
+    if (GUINT16_FROM_BE(bytes->version) != FORMAT_VERSION) {
+        return error_set(error, EOPNOTSUPP,
+                         "an intent record has format version %u; this "
+                         "program knows %u: use a newer one",
+                         GUINT16_FROM_BE(bytes->version), FORMAT_VERSION);
     }
     if (bytes->name[sizeof(bytes->name) - 1]) {
         return error_set(error, EUCLEAN, "an intent record's name has no end");

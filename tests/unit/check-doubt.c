@@ -174,6 +174,40 @@ static void test_intent_unreadable(void)
     expect(patient->location, false, "", 0);
 }
 
+/* One of a newer version isn't a damaged one. */
+static void test_intent_newer(void)
+{
+    struct patient *patient = patient_shared();
+    g_autofree char *file = g_strdup_printf("%s/intents/%s", patient->scratch,
+                                            patient->v_id);
+    g_autofree uint8_t *bytes = NULL;
+    struct format_intent *intent;
+    struct result result;
+    gsize size;
+
+    leave_intent(patient);
+    g_assert_true(g_file_get_contents(file, (char **)&bytes, &size, NULL));
+    intent = (struct format_intent *)bytes;
+    intent->version = GUINT16_TO_BE(FORMAT_VERSION + 1);
+    intent->crc = GUINT32_TO_BE(format_crc(
+        intent, size, offsetof(struct format_intent, crc)));
+    g_assert_true(g_file_set_contents(file, (char *)bytes, (gssize)size,
+                                      NULL));
+    patient_run("cd %s/blocks; mkdir -p 12/12345678123456781234567812345678; "
+                "cp -a %.2s/%s/000 12/12345678123456781234567812345678/",
+                patient->scratch, patient->v_layer, patient->v_layer);
+    result = check_at(patient->location, true);
+    g_assert_cmpint(result.rc, ==, 0);
+    g_assert_cmpuint(result.outcomes[ARCHIP_KEPT], ==, 2);
+    g_assert_cmpuint(result.summary.note_count, ==, 2);
+    g_assert_cmpstr(result.codes->str, ==, "");
+    result_clear(&result);
+    make_and_remove(patient);
+    patient_run("cd %s; test -e intents/%s; test ! -e set-aside",
+                patient->scratch, patient->v_id);
+    patient_expect(patient, "v");
+}
+
 /* Under a name that can't be read none is made: its intent would stay and keep
  * the name from being repaired. */
 static void test_create(void)
@@ -279,6 +313,7 @@ int main(int argc, char **argv)
     g_test_add_func("/check/doubt/create", test_create);
     g_test_add_func("/check/doubt/unlisted", test_unlisted);
     g_test_add_func("/check/doubt/stray-in-empty", test_stray_in_empty);
+    g_test_add_func("/check/doubt/intent-newer", test_intent_newer);
     rc = g_test_run();
     patient_shared_end();
     return rc;
