@@ -394,6 +394,7 @@ static void check_bad_name(struct check *check,
                                   "still shows, and which has no other name"
                                 : "set it aside";
     g_autoptr(GError) error = NULL;
+    struct id128 now;
     int rc;
 
     if (!check->repair) {
@@ -405,10 +406,32 @@ static void check_bad_name(struct check *check,
                               "name", text)) {
         return;
     }
-    rc = volume ? name_write(check, name, &volume->id, false, &error)
-                : set_aside_record(check, STORE_NAME, NULL, name, &error);
+    rc = volume_find(check->api, name, &now, &error);
+    if (rc == 0 || rc == -ENOENT) {
+        return;                 /* others mended or removed it meanwhile */
+    }
+    if (rc == -EUCLEAN) {
+        g_clear_error(&error);
+        rc = volume ? name_write(check, name, &volume->id, false, &error)
+                    : set_aside_record(check, STORE_NAME, NULL, name, &error);
+    }
     check_tell_tried(check, name, "name-damaged", ARCHIP_DAMAGE, "name", text,
                      action, rc, error);
+}
+
+/* A name that is sound: it goes only if it still leads there.  1: it doesn't. */
+static int name_set_aside(struct check *check, const char *name,
+                          const struct id128 *id, GError **error)
+{
+    struct id128 now;
+    int rc = volume_find(check->api, name, &now, error);
+
+    if (rc == -ENOENT || (rc == 0 && !id128_equal(&now, id))) {
+        g_clear_error(error);
+        return 1;
+    }
+    return rc < 0 ? rc
+                  : set_aside_record(check, STORE_NAME, NULL, name, error);
 }
 
 static void check_dangling(struct check *check, const char *name,
@@ -418,6 +441,8 @@ static void check_dangling(struct check *check, const char *name,
     const char *action = "set the name aside; \"archipelago metadata import\" "
                          "can bring name and header back";
     g_autoptr(GError) error = NULL;
+    struct store_record header = { STORE_HEADER, *id, NULL };
+    g_autoptr(GBytes) value = NULL;
     g_autofree char *place = NULL;
     char id_text[ID128_TEXT_BYTES];
     int rc;
@@ -432,9 +457,18 @@ static void check_dangling(struct check *check, const char *name,
                    text)) {
         return;
     }
-    rc = set_aside_record(check, STORE_NAME, NULL, name, &error);
-    check_tell_tried(check, name, "header-missing", ARCHIP_DAMAGE, place,
-                     text, action, rc, error);
+    rc = check->store->driver->get(check->store, &header, &value, &error);
+    if (rc == 0) {
+        return;                 /* an import brought it back meanwhile */
+    }
+    if (rc == -ENOENT) {
+        g_clear_error(&error);
+        rc = name_set_aside(check, name, id, &error);
+    }
+    if (rc <= 0) {
+        check_tell_tried(check, name, "header-missing", ARCHIP_DAMAGE, place,
+                         text, action, rc, error);
+    }
 }
 
 static void check_duplicate(struct check *check, const struct volume *volume,
@@ -456,9 +490,11 @@ static void check_duplicate(struct check *check, const struct volume *volume,
                    text)) {
         return;
     }
-    rc = set_aside_record(check, STORE_NAME, NULL, name, &error);
-    check_tell_tried(check, name, "name-duplicate", ARCHIP_DAMAGE, "name",
-                     text, action, rc, error);
+    rc = name_set_aside(check, name, &volume->id, &error);
+    if (rc <= 0) {
+        check_tell_tried(check, name, "name-duplicate", ARCHIP_DAMAGE, "name",
+                         text, action, rc, error);
+    }
 }
 
 static void check_nameless(struct check *check, const struct volume *volume)

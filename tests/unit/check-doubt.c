@@ -226,6 +226,56 @@ static void test_create(void)
     expect(patient->location, false, "", 0);
 }
 
+/* --- Names that others mend meanwhile ------------------------------------- */
+
+/* Of two damages this comes to be told while the names are mended: then the
+ * other is gone. */
+static int mend_v(const archip_finding *finding, void *opaque)
+{
+    struct patient *patient = opaque;
+
+    if (g_strcmp0(finding->volume, "a") == 0) {
+        patient_run("cd %s; cp %s/names/v names/; "
+                    "cp %s/maps/%.2s/%s/header maps/%.2s/%s/",
+                    patient->scratch, patient->pristine,
+                    patient->pristine, patient->v_id, patient->v_id,
+                    patient->v_id, patient->v_id);
+        return 0;
+    }
+    g_assert_cmpstr(finding->volume, !=, "v");
+    return 0;
+}
+
+static void remove_header(struct patient *patient)
+{
+    patient_run("rm %s/maps/%.2s/%s/header", patient->scratch, patient->v_id,
+                patient->v_id);
+}
+
+static const struct loss mended[] = {
+    {"/check/doubt/mended/emptied", name_emptied, NULL},
+    {"/check/doubt/mended/legible", flip_name, NULL},
+    {"/check/doubt/mended/header", remove_header, NULL},
+};
+
+static void test_mended(const void *opaque)
+{
+    const struct loss *loss = opaque;
+    struct patient *patient = patient_shared();
+    archip_check_options options = {.flags = ARCHIP_CHECK_REPAIR,
+                                    .finding = mend_v, .opaque = patient};
+    archip_store *store;
+
+    patient_run(": > %s/names/a", patient->scratch);
+    loss->inflict(patient);
+    assert_ok(archip_store_open(patient->location, 0, &store));
+    assert_ok(archip_check(store, &options, NULL));
+    archip_store_close(store);
+    patient_run("cd %s; test -e set-aside/names%%a; "
+                "test ! -e set-aside/names%%v", patient->scratch);
+    patient_expect(patient, "v");
+}
+
 /* --- Places that can't be listed ------------------------------------------ */
 
 static char *layers_sum(struct patient *patient)
@@ -314,6 +364,9 @@ int main(int argc, char **argv)
     g_test_add_func("/check/doubt/unlisted", test_unlisted);
     g_test_add_func("/check/doubt/stray-in-empty", test_stray_in_empty);
     g_test_add_func("/check/doubt/intent-newer", test_intent_newer);
+    for (unsigned i = 0; i < G_N_ELEMENTS(mended); i++) {
+        g_test_add_data_func(mended[i].path, &mended[i], test_mended);
+    }
     rc = g_test_run();
     patient_shared_end();
     return rc;
