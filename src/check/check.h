@@ -198,16 +198,23 @@ int check_volume(struct check *check, struct volume *volume, GError **error);
 int check_lock(struct check *check, const struct id128 *id,
                struct store_lock **lock, GError **error);
 
-/* --- names.c: names, locks, intents, places, strays --------------------- */
+/* --- names.c: names, locks, intents, strays ------------------------------- */
+
+#define CHECK_PAUSE_US 20000    /* for what goes by in a moment */
 
 /* Each takes another inventory where it must be sure. */
 int check_locks(struct check *check, GError **error);
 int check_intents(struct check *check, GError **error);
 int check_strays(struct check *check, GError **error);
 int check_names(struct check *check, GError **error);
-int check_unclaimed(struct check *check, GError **error);
+/* Does somebody have it open for writing? */
+bool check_is_held(struct check *check, const struct id128 *id);
 /* Was it asked for? */
 bool check_wants(const struct check *check, const char *name);
+
+/* --- places.c: those that nobody claims ----------------------------------- */
+
+int check_unclaimed(struct check *check, GError **error);
 
 /* --- check.c -------------------------------------------------------------- */
 
