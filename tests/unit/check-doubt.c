@@ -208,6 +208,39 @@ static void test_intent_newer(void)
     patient_expect(patient, "v");
 }
 
+/* A repair of such a name that ends anywhere. */
+static void test_interrupted(void)
+{
+    struct patient *patient = patient_shared();
+    bool fired = true;
+
+    for (unsigned nth = 1; fired; nth += 3) {
+        struct fault_rule rule = {.op = FAULT_ANY, .nth = nth, .times = 1,
+                                  .errno_value = EIO, .stop = true};
+        g_autofree char *location = g_strdup_printf("fault::%s",
+                                                    patient->location);
+        struct result result;
+        archip_store *store;
+
+        patient_heal(patient);
+        leave_intent(patient);
+        flip_name(patient);
+        assert_ok(archip_store_open(location, 0, &store));
+        fault_arm(store->store, &rule);
+        result = check_store(store, true);
+        fired = fault_fired(store->store) > 0;
+        result_clear(&result);
+        archip_store_close(store);
+        make_and_remove(patient);
+        result = check_at(patient->location, true);
+        g_assert_cmpint(result.rc, ==, 0);
+        result_clear(&result);
+        make_and_remove(patient);
+        expect(patient->location, false, "", 0);
+        patient_expect(patient, "v");
+    }
+}
+
 /* Under a name that can't be read none is made: its intent would stay and keep
  * the name from being repaired. */
 static void test_create(void)
@@ -360,6 +393,7 @@ int main(int argc, char **argv)
     }
     g_test_add_func("/check/doubt/duplicate", test_duplicate);
     g_test_add_func("/check/doubt/intent-unreadable", test_intent_unreadable);
+    g_test_add_func("/check/doubt/interrupted", test_interrupted);
     g_test_add_func("/check/doubt/create", test_create);
     g_test_add_func("/check/doubt/unlisted", test_unlisted);
     g_test_add_func("/check/doubt/stray-in-empty", test_stray_in_empty);
