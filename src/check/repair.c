@@ -7,7 +7,9 @@
  *   2. recovery, as any open for writing does it;
  *   3. what is left over, for only now is known what isn't.
  *
- * The lock is held only during 1 and 3, each of which looks anew.
+ * The lock is held only during 1 and 3, each of which looks anew.  What a step
+ * stands on and wasn't done ends the repair: nothing is removed from a volume
+ * that isn't in order, by then, and on the disk.
  */
 #include "check/check.h"
 
@@ -187,6 +189,32 @@ static void fix_all(struct repair *repair, struct look *look, bool removals)
     }
 }
 
+/* 0, or why not.  A header or journal that nobody synced may be taken back by a
+ * crash (D7), and the map that is there then may name what they didn't (D9). */
+static int may_remove(struct repair *repair, struct store_lock *lock,
+                      const struct look *look, GError **error)
+{
+    struct store *store = repair->check->store;
+    int rc;
+
+    if (repair->open_failure) {
+        return error_set(error, EIO, "it couldn't be opened for writing, which "
+                         "comes first: %s", repair->open_failure);
+    }
+    if (wants(look, FIX_OPEN)) {
+        return error_set(error, EBUSY, "the volume isn't in order, as if "
+                         "somebody died with it open meanwhile: repair it "
+                         "again");
+    }
+    if (!wants(look, FIX_REMOVE)) {
+        return 0;
+    }
+    rc = store_exclude_readers(lock, error);
+    return rc < 0 ? rc
+                  : store->driver->sync_all(store, STORE_PAGE,
+                                            &repair->volume->id, error);
+}
+
 static int fix_with_lock(struct repair *repair, struct store_lock *lock,
                          bool removals, struct look **look, GError **error)
 {
@@ -196,18 +224,15 @@ static int fix_with_lock(struct repair *repair, struct store_lock *lock,
     if (rc < 0) {
         return rc;
     }
-    if (removals && wants(*look, FIX_REMOVE)) {
-        rc = store_exclude_readers(lock, error);
-        if (rc < 0) {
-            return rc;
-        }
+    rc = removals ? may_remove(repair, lock, *look, error) : 0;
+    if (rc == 0) {
+        fix_all(repair, *look, removals);
     }
-    fix_all(repair, *look, removals);
     driver->admit_readers(lock);
-    return 0;
+    return rc;
 }
 
-/* Lock, look, and do one half of the work. */
+/* Lock, look, and do one half of the work.  `look` is set, unless it failed. */
 static int fix_locked(struct repair *repair, bool removals,
                       struct look **look, GError **error)
 {
@@ -280,15 +305,16 @@ static void tell_opened(struct repair *repair)
 
 static int step_rest(struct repair *repair, GError **error)
 {
+    g_autoptr(GError) still = NULL;
     struct look *look = NULL;
     int rc = fix_locked(repair, true, &look, error);
 
-    if (rc == 0) {
-        g_autoptr(GError) still = NULL;
-
+    if (look) {
         error_set(&still, EIO, "it is still there");
         tell_opened(repair);
-        tell_rest(repair, look, -EIO, still);
+        tell_rest(repair, look, -EIO, rc < 0 ? *error : still);
+    }
+    if (rc == 0) {
         /* What went by itself when the volume recovered. */
         tell_rest(repair, repair->first, 0, NULL);
     }
