@@ -171,7 +171,9 @@ static int fix_one(struct repair *repair, struct look *look,
     }
 }
 
-static void fix_all(struct repair *repair, struct look *look, bool removals)
+/* -errno: the header, on which all else stands, couldn't be written. */
+static int fix_all(struct repair *repair, struct look *look, bool removals,
+                   GError **error)
 {
     for (guint i = 0; i < look->candidates->len; i++) {
         struct candidate *candidate =
@@ -179,14 +181,31 @@ static void fix_all(struct repair *repair, struct look *look, bool removals)
         bool wanted = removals ? candidate->fix == FIX_REMOVE
                                : candidate->fix == FIX_HEADER ||
                                      candidate->fix == FIX_TRIM;
-        g_autoptr(GError) error = NULL;
+        g_autoptr(GError) failure = NULL;
 
         if (wanted && repair->check->stopped == 0) {
-            int rc = fix_one(repair, look, candidate, &error);
+            int rc = fix_one(repair, look, candidate, &failure);
 
-            tell_tried(repair, candidate, rc, error);
+            tell_tried(repair, candidate, rc, failure);
+            if (rc < 0 && candidate->fix == FIX_HEADER) {
+                return error_set(error, -rc, "the header comes "
+                                 "first: %s", failure->message);
+            }
         }
     }
+    return 0;
+}
+
+/* Something couldn't be read, so that not all of it is known. */
+static bool is_blind(const struct look *look)
+{
+    return look->pages_bad || look->map_bad || look->lost;
+}
+
+static int fail_blind(GError **error)
+{
+    return error_set(error, EIO, "not all of the volume's map can be read "
+                     "any more");
 }
 
 /* 0, or why not.  A header or journal that nobody synced may be taken back by a
@@ -226,7 +245,7 @@ static int fix_with_lock(struct repair *repair, struct store_lock *lock,
     }
     rc = removals ? may_remove(repair, lock, *look, error) : 0;
     if (rc == 0) {
-        fix_all(repair, *look, removals);
+        rc = fix_all(repair, *look, removals, error);
     }
     driver->admit_readers(lock);
     return rc;
@@ -256,6 +275,9 @@ static int step_counts(struct repair *repair, GError **error)
 
     if (wants(repair->first, FIX_HEADER) || wants(repair->first, FIX_TRIM)) {
         rc = fix_locked(repair, false, &look, error);
+    }
+    if (rc == 0 && wants(repair->first, FIX_HEADER) && is_blind(look)) {
+        rc = fail_blind(error);     /* they weren't counted again */
     }
     look_free(look);
     return rc;

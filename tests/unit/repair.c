@@ -159,6 +159,87 @@ static void expect_killed(struct patient *patient)
     archip_store_close(store);
 }
 
+/* --- The header's counts -------------------------------------------------- */
+
+/* A crash, and a header under which recovery writes over pages in use. */
+static void kill_and_count_wrong(struct patient *patient)
+{
+    struct store_record record = {.kind = STORE_HEADER};
+    g_autoptr(GBytes) value = NULL;
+    struct map_header header;
+    archip_store *store;
+
+    patient_kill(patient);
+    g_assert_true(id128_parse(patient->v_id, &record.id));
+    assert_ok(archip_store_open(patient->location, 0, &store));
+    assert_ok(map_read_header(store->store, &record.id, false, &header,
+                              NULL));
+    header.next_page = 1;
+    value = header_encode(&header);
+    header_clear(&header);
+    assert_ok(store->store->driver->put(store->store, &record,
+                                        g_bytes_get_data(value, NULL),
+                                        g_bytes_get_size(value), false,
+                                        NULL));
+    archip_store_close(store);
+}
+
+/* All of v's map, but for its lock. */
+static char *map_sum(struct patient *patient)
+{
+    g_autofree char *map = patient_v_file(patient, "");
+    g_autofree char *pages = g_strdup_printf("%s/maps/%.2s/%s",
+                                             patient->scratch,
+                                             patient->v_layer,
+                                             patient->v_layer);
+    g_autofree char *one = scratch_checksum(map);
+    g_autofree char *other = scratch_checksum(pages);
+
+    return g_strconcat(one, " ", other, NULL);
+}
+
+static void repair_without_counts(const char *rules, const char *cause,
+                                  void (*act)(struct patient *patient,
+                                              struct store *store))
+{
+    struct patient *patient = patient_shared();
+    g_autofree char *before = NULL, *after = NULL;
+    struct repaired repaired;
+
+    kill_and_count_wrong(patient);
+    before = map_sum(patient);
+    repaired = repair(patient, rules, act);
+    expect_line(repaired.failed, "header-counts", cause);
+    expect_line(repaired.failed, "volume-unclean", cause);
+    expect_line(repaired.failed, "object-orphan", cause);
+    g_assert_cmpstr(repaired.mended->str, ==, "");
+    repaired_clear(&repaired);
+    after = map_sum(patient);
+    g_assert_cmpstr(before, ==, after);
+    expect_block(patient, "28", true);
+    expect_next_mends(patient);
+    expect_killed(patient);
+}
+
+static void test_header_failed(void)
+{
+    repair_without_counts("op=put,errno=28", "injected failure of put", NULL);
+}
+
+static void next_read_fails(struct patient *patient, struct store *store)
+{
+    struct fault_rule rule = {.op = FAULT_READ, .nth = 1, .times = 1,
+                              .errno_value = EIO};
+
+    fault_arm(store, &rule);
+}
+
+/* A page that can't be read just then: nothing can be counted. */
+static void test_not_counted(void)
+{
+    repair_without_counts("", "can be read", next_read_fails);
+}
+
 /* --- What is left over ---------------------------------------------------- */
 
 /* Recovery failed: the journals may say what no disk has, and what they don't
@@ -230,6 +311,8 @@ int main(int argc, char **argv)
         return patient_child(argv[3]);
     }
     g_test_init(&argc, &argv, NULL);
+    g_test_add_func("/repair/header-failed", test_header_failed);
+    g_test_add_func("/repair/not-counted", test_not_counted);
     g_test_add_func("/repair/not-recovered", test_not_recovered);
     g_test_add_func("/repair/unclean-meanwhile", test_unclean_meanwhile);
     g_test_add_func("/repair/not-synced", test_not_synced);
