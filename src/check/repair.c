@@ -225,6 +225,9 @@ static int may_remove(struct repair *repair, struct store_lock *lock,
                          "somebody died with it open meanwhile: repair it "
                          "again");
     }
+    if (is_blind(look)) {
+        return fail_blind(error);   /* what is left over isn't known */
+    }
     if (!wants(look, FIX_REMOVE)) {
         return 0;
     }

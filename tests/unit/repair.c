@@ -303,6 +303,49 @@ static void test_not_synced(void)
     patient_expect(patient, "v");
 }
 
+/* Left over, and then nobody knows any more whether it is. */
+static void lose_sight(void (*act)(struct patient *patient,
+                                   struct store *store))
+{
+    struct patient *patient = patient_shared();
+    g_autofree char *page = patient_page_file(patient, patient->v_layer);
+    g_autofree char *folder = g_path_get_dirname(page);
+    g_autofree char *orphan = g_build_filename(folder, "3e7", NULL);
+    struct repaired repaired;
+
+    make_orphan(patient);
+    patient_run("cp %s %s", page, orphan);
+    repaired = repair(patient, "", act);
+    expect_line(repaired.failed, "object-orphan", "can be read");
+    expect_line(repaired.failed, "page-orphan", "can be read");
+    g_assert_cmpstr(repaired.mended->str, ==, "");
+    repaired_clear(&repaired);
+    expect_block(patient, "30", true);
+    g_assert_true(g_file_test(orphan, G_FILE_TEST_EXISTS));
+}
+
+static void test_unread_meanwhile(void)
+{
+    struct patient *patient = patient_shared();
+
+    lose_sight(next_read_fails);
+    expect_next_mends(patient);
+    expect_block(patient, "30", false);
+    patient_expect(patient, "v");
+}
+
+static void damage_pages(struct patient *patient, struct store *store)
+{
+    patient_run("find %s/maps/%.2s/%s/pages -type f ! -name 3e7 "
+                "-exec truncate -s 100 {} +", patient->scratch,
+                patient->v_layer, patient->v_layer);
+}
+
+static void test_damaged_meanwhile(void)
+{
+    lose_sight(damage_pages);
+}
+
 int main(int argc, char **argv)
 {
     int rc;
@@ -316,6 +359,8 @@ int main(int argc, char **argv)
     g_test_add_func("/repair/not-recovered", test_not_recovered);
     g_test_add_func("/repair/unclean-meanwhile", test_unclean_meanwhile);
     g_test_add_func("/repair/not-synced", test_not_synced);
+    g_test_add_func("/repair/unread-meanwhile", test_unread_meanwhile);
+    g_test_add_func("/repair/damaged-meanwhile", test_damaged_meanwhile);
     rc = g_test_run();
     patient_shared_end();
     return rc;
