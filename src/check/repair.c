@@ -188,8 +188,8 @@ static int fix_all(struct repair *repair, struct look *look, bool removals,
 
             tell_tried(repair, candidate, rc, failure);
             if (rc < 0 && candidate->fix == FIX_HEADER) {
-                return error_set(error, -rc, "the header comes "
-                                 "first: %s", failure->message);
+                return error_set(error, -rc, "the header comes first: %s",
+                                 failure->message);
             }
         }
     }
@@ -204,8 +204,7 @@ static bool is_blind(const struct look *look)
 
 static int fail_blind(GError **error)
 {
-    return error_set(error, EIO, "not all of the volume's map can be read "
-                     "any more");
+    return error_set(error, EIO, "not all of the volume's map could be read");
 }
 
 /* 0, or why not.  A header or journal that nobody synced may be taken back by a
@@ -276,6 +275,9 @@ static int step_counts(struct repair *repair, GError **error)
     struct look *look = NULL;
     int rc = 0;
 
+    if (wants(repair->first, FIX_OPEN) && is_blind(repair->first)) {
+        return fail_blind(error);       /* they may be wrong */
+    }
     if (wants(repair->first, FIX_HEADER) || wants(repair->first, FIX_TRIM)) {
         rc = fix_locked(repair, false, &look, error);
     }

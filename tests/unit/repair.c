@@ -237,7 +237,35 @@ static void next_read_fails(struct patient *patient, struct store *store)
 /* A page that can't be read just then: nothing can be counted. */
 static void test_not_counted(void)
 {
-    repair_without_counts("", "can be read", next_read_fails);
+    repair_without_counts("", "could be read", next_read_fails);
+}
+
+/* Each read in turn, be it of the first look. */
+static void test_any_read_fails(void)
+{
+    struct patient *patient = patient_shared();
+
+    for (unsigned nth = 1;; nth++) {
+        g_autofree char *location = g_strdup_printf(
+            "fault:op=read,nth=%u:%s", nth, patient->location);
+        struct result result;
+        archip_store *store;
+        bool fired;
+
+        patient_heal(patient);
+        kill_and_count_wrong(patient);
+        assert_ok(archip_store_open(location, 0, &store));
+        result = check_store(store, true);
+        result_clear(&result);
+        fired = fault_fired(store->store) > 0;
+        archip_store_close(store);
+        expect_next_mends(patient);
+        expect_killed(patient);
+        if (!fired) {
+            g_assert_cmpuint(nth, >, 10);
+            break;
+        }
+    }
 }
 
 /* --- What is left over ---------------------------------------------------- */
@@ -316,8 +344,8 @@ static void lose_sight(void (*act)(struct patient *patient,
     make_orphan(patient);
     patient_run("cp %s %s", page, orphan);
     repaired = repair(patient, "", act);
-    expect_line(repaired.failed, "object-orphan", "can be read");
-    expect_line(repaired.failed, "page-orphan", "can be read");
+    expect_line(repaired.failed, "object-orphan", "could be read");
+    expect_line(repaired.failed, "page-orphan", "could be read");
     g_assert_cmpstr(repaired.mended->str, ==, "");
     repaired_clear(&repaired);
     expect_block(patient, "30", true);
@@ -356,6 +384,7 @@ int main(int argc, char **argv)
     g_test_init(&argc, &argv, NULL);
     g_test_add_func("/repair/header-failed", test_header_failed);
     g_test_add_func("/repair/not-counted", test_not_counted);
+    g_test_add_func("/repair/any-read-fails", test_any_read_fails);
     g_test_add_func("/repair/not-recovered", test_not_recovered);
     g_test_add_func("/repair/unclean-meanwhile", test_unclean_meanwhile);
     g_test_add_func("/repair/not-synced", test_not_synced);
