@@ -402,6 +402,41 @@ static bool header_is_same(struct install *install)
            g_bytes_equal(value, install->stored->header);
 }
 
+enum name_state { NAME_FREE, NAME_OURS, NAME_DAMAGED };
+
+/* Whose is the name?  Asked anew each time, as what the inventory says of it is
+ * as old as that; our own stays while we have the lock. */
+static int install_check_name(struct install *install, enum name_state *state,
+                              GError **error)
+{
+    const struct stored_volume *stored = install->stored;
+    struct store *store = install->check->store;
+    struct store_record record = { .kind = STORE_NAME, .text = stored->name };
+    g_autoptr(GBytes) value = NULL;
+    GError *cause = NULL;
+    struct id128 id;
+    int rc = store->driver->get(store, &record, &value, &cause);
+
+    if (rc == 0) {
+        rc = name_decode(value, stored->name, &id, &cause);
+    }
+    if (rc == -ENOENT || rc == -EUCLEAN) {
+        g_clear_error(&cause);
+        *state = rc == -ENOENT ? NAME_FREE : NAME_DAMAGED;
+        return 0;
+    }
+    if (rc < 0) {
+        g_propagate_error(error, cause);
+        return error_prefix(error, "can't tell whose its name is");
+    }
+    if (!id128_equal(&id, &stored->id)) {
+        return error_set(error, EEXIST, "another volume has that name: rename "
+                                        "or remove it first");
+    }
+    *state = NAME_OURS;
+    return 0;
+}
+
 /* A header that nothing but the name follows was left by an import that didn't
  * end. */
 static int install_check_there(struct install *install, GError **error)
@@ -409,12 +444,11 @@ static int install_check_there(struct install *install, GError **error)
     const struct inventory *inventory = install->check->inventory;
     const struct stored_volume *stored = install->stored;
     struct volume *there = inventory_find(inventory, &stored->id);
-    const struct id128 *named = g_hash_table_lookup(inventory->names,
-                                                    stored->name);
+    enum name_state name;
+    int rc = install_check_name(install, &name, error);
 
-    if (named && !id128_equal(named, &stored->id)) {
-        return error_set(error, EEXIST, "another volume has that name: rename "
-                                        "or remove it first");
+    if (rc < 0) {
+        return rc;
     }
     if (there && there->names->len && strcmp(volume_name(there),
                                              stored->name)) {
@@ -423,7 +457,7 @@ static int install_check_there(struct install *install, GError **error)
     }
     if (there && there->result == 0 &&
         !(install->flags & ARCHIP_IMPORT_OVERWRITE) &&
-        !(!named && header_is_same(install))) {
+        !(name != NAME_OURS && header_is_same(install))) {
         return error_set(error, EEXIST, "it is there already");
     }
     return 0;
@@ -513,8 +547,12 @@ static int install_locked(struct install *install, struct store_lock *lock,
     struct store_record name = { .kind = STORE_NAME,
                                  .text = install->stored->name };
     g_autoptr(GBytes) value = name_encode(&install->stored->id);
+    enum name_state name_state = NAME_FREE;
     int rc = store_exclude_readers(lock, error);
 
+    if (rc == 0) {
+        rc = install_check_name(install, &name_state, error);
+    }
     /* While there is a header, pages that it doesn't know harm nobody: what
      * takes long and needs room comes before anything is put out of the way. */
     if (rc == 0) {
@@ -530,7 +568,7 @@ static int install_locked(struct install *install, struct store_lock *lock,
         rc = put_header(install, store, error);
     }
     if (rc == 0) {
-        rc = put_record(store, &name, value, false, error);
+        rc = put_record(store, &name, value, name_state == NAME_FREE, error);
     }
     store->driver->admit_readers(lock);
     return rc;

@@ -203,6 +203,110 @@ static void test_damaged_header(void)
     close(fd);
 }
 
+/* What another process does just before an import has the lock. */
+static struct {
+    void (*run)(struct patient *patient, int fd);
+    struct patient *patient;
+    int fd;
+    const struct store_driver *driver;
+} before_lock;
+
+static int lock_after(struct store *store, const struct id128 *id,
+                      enum store_lock_mode mode, struct store_owner *me,
+                      struct store_lock **lock, struct store_owner *holder,
+                      GError **error)
+{
+    store->driver = before_lock.driver;
+    before_lock.run(before_lock.patient, before_lock.fd);
+    return store->driver->lock(store, id, mode, me, lock, holder, error);
+}
+
+static int import_w_after(struct patient *patient, int fd, unsigned flags,
+                          void (*run)(struct patient *patient, int fd))
+{
+    struct store_driver driver;
+    archip_store *store;
+    int rc;
+
+    assert_ok(archip_store_open(patient->location, 0, &store));
+    before_lock.run = run;
+    before_lock.patient = patient;
+    before_lock.fd = fd;
+    before_lock.driver = store->store->driver;
+    driver = *before_lock.driver;
+    driver.lock = lock_after;
+    store->store->driver = &driver;
+    rc = archip_metadata_import(store, fd, only_w, flags, NULL, NULL);
+    g_assert_true(store->store->driver == before_lock.driver);
+    archip_store_close(store);
+    return rc;
+}
+
+static void create_other(struct patient *patient, int fd)
+{
+    archip_store *store;
+
+    assert_ok(archip_store_open(patient->location, 0, &store));
+    assert_ok(archip_volume_create(store, "w", 3 * MIB, NULL));
+    archip_store_close(store);
+}
+
+/* Somebody made a volume of that name meanwhile: it keeps it. */
+static void test_second_name(void)
+{
+    struct patient *patient = patient_shared();
+    int fd = export_at(patient->location);
+    archip_volume *volume;
+    archip_store *store;
+
+    lose_metadata(patient);
+    assert_fails(import_w_after(patient, fd, 0, create_other), EEXIST,
+                 "another volume has that name");
+    assert_ok(archip_store_open(patient->location, 0, &store));
+    assert_ok(archip_volume_open(store, "w", 0, NULL, &volume));
+    g_assert_cmpuint(archip_volume_size(volume), ==, 3 * MIB);
+    assert_ok(archip_volume_close(volume));
+    archip_store_close(store);
+    close(fd);
+}
+
+/* A name that can't be read just now may be another's, too. */
+static void test_unread_name(void)
+{
+    struct patient *patient = patient_shared();
+    g_autofree char *location = g_strdup_printf("fault::%s",
+                                                patient->location);
+    struct fault_rule rule = {.op = FAULT_GET, .times = 1,
+                              .errno_value = EIO};
+    archip_create_options options = {.object_bytes = OBJECT};
+    int fd = export_at(patient->location);
+    archip_store *store;
+    bool fired = true;
+
+    lose_metadata(patient);
+    assert_ok(archip_store_open(patient->location, 0, &store));
+    assert_ok(archip_volume_create(store, "w", SIZE, &options));
+    archip_store_close(store);
+    for (rule.nth = 1; fired; rule.nth++) {
+        g_autofree char *name = NULL, *now = NULL;
+        g_autofree char *file = g_strdup_printf("%s/names/w",
+                                                patient->scratch);
+
+        name = patient_id_at(file, 16);
+        assert_ok(archip_store_open(location, 0, &store));
+        fault_arm(store->store, &rule);
+        g_assert_cmpint(archip_metadata_import(store, fd, only_w,
+                                               ARCHIP_IMPORT_OVERWRITE, NULL,
+                                               NULL), <, 0);
+        fired = fault_fired(store->store) > 0;
+        archip_store_close(store);
+        now = patient_id_at(file, 16);
+        g_assert_cmpstr(name, ==, now);
+    }
+    g_assert_cmpuint(rule.nth, >, 3);
+    close(fd);
+}
+
 static void test_busy(void)
 {
     struct patient *patient = patient_shared();
@@ -599,6 +703,8 @@ int main(int argc, char **argv)
     g_test_add_func("/backup/partial", test_partial);
     g_test_add_func("/backup/exists", test_exists);
     g_test_add_func("/backup/damaged-header", test_damaged_header);
+    g_test_add_func("/backup/second-name", test_second_name);
+    g_test_add_func("/backup/unread-name", test_unread_name);
     g_test_add_func("/backup/busy", test_busy);
     g_test_add_func("/backup/busy-unsynced", test_busy_unsynced);
     g_test_add_func("/backup/take-back-fails", test_take_back_fails);
