@@ -392,14 +392,9 @@ static int install_try(struct install *install, GError **error)
 
 /* --- What is in the way --------------------------------------------------- */
 
-static bool header_is_same(struct install *install)
+static bool header_is_same(struct install *install, GBytes *value)
 {
-    struct store_record record = { STORE_HEADER, install->stored->id, NULL };
-    struct store *store = install->check->store;
-    g_autoptr(GBytes) value = NULL;
-
-    return store->driver->get(store, &record, &value, NULL) == 0 &&
-           g_bytes_equal(value, install->stored->header);
+    return g_bytes_equal(value, install->stored->header);
 }
 
 enum name_state { NAME_FREE, NAME_OURS, NAME_DAMAGED };
@@ -437,8 +432,49 @@ static int install_check_name(struct install *install, enum name_state *state,
     return 0;
 }
 
-/* A header that nothing but the name follows was left by an import that didn't
- * end. */
+/* 0: nothing sound stands where its header belongs.  -errno: what there is may
+ * be sound; only overwriting takes away what the medium doesn't give. */
+static int header_unread(struct install *install, int rc, GError *cause,
+                         GError **error)
+{
+    if (rc == -EUCLEAN || rc == -ENOENT || rc == -EISDIR || rc == -ELOOP ||
+        rc == -ENOTDIR ||
+        (rc == -EIO && install->flags & ARCHIP_IMPORT_OVERWRITE)) {
+        g_error_free(cause);
+        return 0;
+    }
+    g_propagate_error(error, cause);
+    return error_prefix(error, "its header may be sound, so it is left alone%s",
+                        rc == -EIO ? " (overwriting would replace it)" : "");
+}
+
+/* Is there a volume that must stay?  Asked anew each time, too.  A header that
+ * nothing but the name follows was left by an import that didn't end. */
+static int install_check_header(struct install *install, enum name_state name,
+                                GError **error)
+{
+    const struct id128 *id = &install->stored->id;
+    struct store *store = install->check->store;
+    struct store_record record = { STORE_HEADER, *id, NULL };
+    struct map_header header = { 0 };
+    g_autoptr(GBytes) value = NULL;
+    GError *cause = NULL;
+    int rc = store->driver->get(store, &record, &value, &cause);
+
+    if (rc == 0) {
+        rc = header_decode(value, id, true, &header, &cause);
+    }
+    if (rc < 0) {
+        return header_unread(install, rc, cause, error);
+    }
+    header_clear(&header);
+    if (!(install->flags & ARCHIP_IMPORT_OVERWRITE) &&
+        (name == NAME_OURS || !header_is_same(install, value))) {
+        return error_set(error, EEXIST, "it is there already");
+    }
+    return 0;
+}
+
 static int install_check_there(struct install *install, GError **error)
 {
     const struct inventory *inventory = install->check->inventory;
@@ -455,12 +491,7 @@ static int install_check_there(struct install *install, GError **error)
         return error_set(error, EEXIST, "it is there, by the name '%s'",
                          volume_name(there));
     }
-    if (there && there->result == 0 &&
-        !(install->flags & ARCHIP_IMPORT_OVERWRITE) &&
-        !(name != NAME_OURS && header_is_same(install))) {
-        return error_set(error, EEXIST, "it is there already");
-    }
-    return 0;
+    return install_check_header(install, name, error);
 }
 
 /* Nobody else may have its current layer. */
@@ -552,6 +583,9 @@ static int install_locked(struct install *install, struct store_lock *lock,
 
     if (rc == 0) {
         rc = install_check_name(install, &name_state, error);
+    }
+    if (rc == 0) {
+        rc = install_check_header(install, name_state, error);
     }
     /* While there is a header, pages that it doesn't know harm nobody: what
      * takes long and needs room comes before anything is put out of the way. */

@@ -307,6 +307,126 @@ static void test_unread_name(void)
     close(fd);
 }
 
+/* A header that can't be read just now is no damaged one: the volume stays. */
+static bool import_with_get_failing(struct patient *patient, int fd,
+                                    unsigned nth, int errno_value,
+                                    unsigned flags)
+{
+    g_autofree char *location = g_strdup_printf("fault::%s",
+                                                patient->location);
+    struct fault_rule rule = {.op = FAULT_GET, .nth = nth, .times = 1,
+                              .errno_value = errno_value};
+    archip_store *store;
+    bool fired;
+
+    assert_ok(archip_store_open(location, 0, &store));
+    fault_arm(store->store, &rule);
+    g_assert_cmpint(archip_metadata_import(store, fd, NULL, flags, NULL,
+                                           NULL), <, 0);
+    fired = fault_fired(store->store) > 0;
+    archip_store_close(store);
+    return fired;
+}
+
+static void test_unread_header(void)
+{
+    static const int errnos[] = {EIO, EMFILE, ENOMEM};
+    struct patient *patient = patient_shared();
+    int fd = export_at(patient->location);
+    g_autofree char *before = patient_tree_sum(patient->scratch);
+
+    for (unsigned i = 0; i < G_N_ELEMENTS(errnos); i++) {
+        unsigned nth = 1;
+
+        while (import_with_get_failing(patient, fd, nth, errnos[i], 0)) {
+            g_autofree char *after = patient_tree_sum(patient->scratch);
+
+            g_assert_cmpstr(before, ==, after);
+            g_assert_cmpuint(++nth, <, 100);
+        }
+        g_assert_cmpuint(nth, >, 4);
+    }
+    close(fd);
+}
+
+/* That of a newer version, or with features that this one may not write, is
+ * sound: not even overwriting takes it away. */
+static void test_newer_header(void)
+{
+    static const struct { size_t at; int errno_value; } news[] = {
+        {offsetof(struct format_header, version) + 1, EOPNOTSUPP},
+        {offsetof(struct format_header, features_incompatible) + 7,
+         EOPNOTSUPP},
+        {offsetof(struct format_header, features_readonly) + 7, EROFS},
+    };
+    const char *const only_v[] = {"v", NULL};
+
+    for (unsigned i = 0; i < G_N_ELEMENTS(news); i++) {
+        struct patient *patient = patient_shared();
+        g_autofree char *file = patient_v_file(patient, "header");
+        g_autofree char *bytes = NULL, *before = NULL, *after = NULL;
+        int fd = export_at(patient->location);
+        struct format_header *header;
+        gsize size;
+
+        g_assert_true(g_file_get_contents(file, &bytes, &size, NULL));
+        header = (void *)bytes;
+        bytes[news[i].at] ^= 6;
+        header->crc = GUINT32_TO_BE(
+            format_crc(header, size, offsetof(struct format_header, crc)));
+        g_assert_true(g_file_set_contents(file, bytes, (gssize)size, NULL));
+        before = patient_tree_sum(patient->scratch);
+        assert_fails(import_at(patient->location, fd, only_v, 0),
+                     news[i].errno_value, "left alone");
+        assert_fails(import_at(patient->location, fd, only_v,
+                               ARCHIP_IMPORT_OVERWRITE |
+                               ARCHIP_IMPORT_FORCE),
+                     news[i].errno_value, "left alone");
+        after = patient_tree_sum(patient->scratch);
+        g_assert_cmpstr(before, ==, after);
+        close(fd);
+    }
+}
+
+static void import_and_write(struct patient *patient, int fd)
+{
+    archip_volume *volume;
+    archip_store *store;
+    archip_queue *queue;
+
+    assert_ok(import_at(patient->location, fd, only_w, 0));
+    assert_ok(archip_store_open(patient->location, 0, &store));
+    assert_ok(archip_volume_open(store, "w", ARCHIP_OPEN_WRITE, NULL,
+                                 &volume));
+    assert_ok(archip_queue_open(volume, 0, &queue));
+    fixture_fill(queue, 20 * OBJECT, OBJECT, 99);
+    archip_queue_close(queue);
+    assert_ok(archip_volume_close(volume));
+    archip_store_close(store);
+}
+
+/* Another import was quicker, and what it brought is in use. */
+static void test_second_import(void)
+{
+    struct patient *patient = patient_shared();
+    int fd = export_at(patient->location);
+    archip_volume *volume;
+    archip_store *store;
+    archip_queue *queue;
+
+    lose_metadata(patient);
+    assert_fails(import_w_after(patient, fd, 0, import_and_write), EEXIST,
+                 "there already");
+    assert_ok(archip_store_open(patient->location, 0, &store));
+    assert_ok(archip_volume_open(store, "w", 0, NULL, &volume));
+    assert_ok(archip_queue_open(volume, 0, &queue));
+    fixture_expect(queue, 20 * OBJECT, OBJECT, 99);
+    archip_queue_close(queue);
+    assert_ok(archip_volume_close(volume));
+    archip_store_close(store);
+    close(fd);
+}
+
 static void test_busy(void)
 {
     struct patient *patient = patient_shared();
@@ -705,6 +825,9 @@ int main(int argc, char **argv)
     g_test_add_func("/backup/damaged-header", test_damaged_header);
     g_test_add_func("/backup/second-name", test_second_name);
     g_test_add_func("/backup/unread-name", test_unread_name);
+    g_test_add_func("/backup/unread-header", test_unread_header);
+    g_test_add_func("/backup/newer-header", test_newer_header);
+    g_test_add_func("/backup/second-import", test_second_import);
     g_test_add_func("/backup/busy", test_busy);
     g_test_add_func("/backup/busy-unsynced", test_busy_unsynced);
     g_test_add_func("/backup/take-back-fails", test_take_back_fails);
