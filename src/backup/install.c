@@ -113,12 +113,30 @@ static int put_objects(const struct install *install,
     return rc;
 }
 
+/* "Clean" was true of objects as they were at that time: others may have been
+ * written since, behind its end (D4, D5) and without a sync (D7). */
+static int header_unclean(const struct install *install, GBytes *value,
+                          GBytes **unclean, GError **error)
+{
+    struct map_header header;
+    int rc = header_decode(value, &install->stored->id, true, &header, error);
+
+    if (rc == 0) {
+        header.flags &= ~FORMAT_HEADER_CLEAN;
+        *unclean = header_encode(&header);
+        header_clear(&header);
+    }
+    return rc;
+}
+
 static int put_header(const struct install *install, struct store *store,
                       GError **error)
 {
     struct store_record record = { STORE_HEADER, install->stored->id, NULL };
+    g_autoptr(GBytes) value = NULL;
+    int rc = header_unclean(install, install->stored->header, &value, error);
 
-    return put_record(store, &record, install->stored->header, false, error);
+    return rc == 0 ? put_record(store, &record, value, false, error) : rc;
 }
 
 /* --- What it needs -------------------------------------------------------- */
@@ -392,11 +410,6 @@ static int install_try(struct install *install, GError **error)
 
 /* --- What is in the way --------------------------------------------------- */
 
-static bool header_is_same(struct install *install, GBytes *value)
-{
-    return g_bytes_equal(value, install->stored->header);
-}
-
 enum name_state { NAME_FREE, NAME_OURS, NAME_DAMAGED };
 
 /* Whose is the name?  Asked anew each time, as what the inventory says of it is
@@ -456,20 +469,22 @@ static int install_check_header(struct install *install, enum name_state name,
     const struct id128 *id = &install->stored->id;
     struct store *store = install->check->store;
     struct store_record record = { STORE_HEADER, *id, NULL };
-    struct map_header header = { 0 };
-    g_autoptr(GBytes) value = NULL;
+    g_autoptr(GBytes) value = NULL, there = NULL, mine = NULL;
     GError *cause = NULL;
     int rc = store->driver->get(store, &record, &value, &cause);
 
     if (rc == 0) {
-        rc = header_decode(value, id, true, &header, &cause);
+        rc = header_unclean(install, value, &there, &cause);
     }
     if (rc < 0) {
         return header_unread(install, rc, cause, error);
     }
-    header_clear(&header);
+    rc = header_unclean(install, install->stored->header, &mine, error);
+    if (rc < 0) {
+        return rc;
+    }
     if (!(install->flags & ARCHIP_IMPORT_OVERWRITE) &&
-        (name == NAME_OURS || !header_is_same(install, value))) {
+        (name == NAME_OURS || !g_bytes_equal(there, mine))) {
         return error_set(error, EEXIST, "it is there already");
     }
     return 0;

@@ -519,6 +519,79 @@ static void test_take_back_fails(void)
     close(fd);
 }
 
+/* --- What isn't so any more ----------------------------------------------- */
+
+static archip_queue *open_at(const char *location, const char *name,
+                             archip_store **store, archip_volume **volume)
+{
+    archip_queue *queue;
+
+    assert_ok(archip_store_open(location, 0, store));
+    assert_ok(archip_volume_open(*store, name, ARCHIP_OPEN_WRITE, NULL,
+                                 volume));
+    assert_ok(archip_queue_open(*volume, 0, &queue));
+    return queue;
+}
+
+static void close_at(archip_store *store, archip_volume *volume,
+                     archip_queue *queue)
+{
+    archip_queue_close(queue);
+    assert_ok(archip_volume_close(volume));
+    archip_store_close(store);
+}
+
+/* What was written behind the end that the file knows doesn't show when it
+ * grows again: "clean" isn't believed of an import. */
+static void test_grown_since(void)
+{
+    struct patient *patient = patient_shared();
+    archip_create_options options = {.object_bytes = 4 * MIB};
+    archip_volume *volume;
+    archip_store *store;
+    archip_queue *queue;
+    int fd;
+
+    assert_ok(archip_store_open(patient->location, 0, &store));
+    assert_ok(archip_volume_create(store, "grown", 6 * MIB, &options));
+    archip_store_close(store);
+    queue = open_at(patient->location, "grown", &store, &volume);
+    fixture_fill(queue, 5 * MIB, MIB, 7);
+    close_at(store, volume, queue);
+    fd = export_at(patient->location);
+    queue = open_at(patient->location, "grown", &store, &volume);
+    assert_ok(archip_volume_resize(volume, 8 * MIB, 0));
+    fixture_fill(queue, 6 * MIB, 2 * MIB, 0xaa);
+    close_at(store, volume, queue);
+    assert_ok(import_at(patient->location, fd, NULL,
+                        ARCHIP_IMPORT_OVERWRITE));
+    queue = open_at(patient->location, "grown", &store, &volume);
+    assert_ok(archip_volume_resize(volume, 8 * MIB, 0));
+    fixture_expect(queue, 4 * MIB, MIB, 0);
+    fixture_expect(queue, 5 * MIB, MIB, 7);
+    fixture_expect(queue, 6 * MIB, 2 * MIB, 0);
+    close_at(store, volume, queue);
+    close(fd);
+}
+
+/* A header without its name is the same whether it says "clean" or not: as an
+ * import left it, or as it was. */
+static void test_same_header(void)
+{
+    struct patient *patient = patient_shared();
+    int fd = export_at(patient->location);
+
+    for (unsigned i = 0; i < 2; i++) {
+        patient_run("rm %s/names/w", patient->scratch);
+        assert_ok(import_at(patient->location, fd, only_w, 0));
+        assert_fails(import_at(patient->location, fd, only_w, 0), EEXIST,
+                     "there already");
+    }
+    patient_expect(patient, "v");
+    expect_clean(patient->location);
+    close(fd);
+}
+
 /* The name, or the layer, is another's by now. */
 static void test_taken(void)
 {
@@ -831,6 +904,8 @@ int main(int argc, char **argv)
     g_test_add_func("/backup/busy", test_busy);
     g_test_add_func("/backup/busy-unsynced", test_busy_unsynced);
     g_test_add_func("/backup/take-back-fails", test_take_back_fails);
+    g_test_add_func("/backup/grown-since", test_grown_since);
+    g_test_add_func("/backup/same-header", test_same_header);
     g_test_add_func("/backup/taken", test_taken);
     g_test_add_func("/backup/missing", test_missing);
     g_test_add_func("/backup/damaged-file", test_damaged_file);
