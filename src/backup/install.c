@@ -68,9 +68,13 @@ static int put_object(const struct target *target,
     return rc < 0 ? error_set_errno(error, -rc, "can't write it") : 0;
 }
 
-/* A page of a frozen layer may be there, and in use. */
-static bool is_there(const struct target *target,
-                     const struct store_object *object, const uint8_t *bytes)
+enum place { PLACE_FREE, PLACE_SAME, PLACE_TAKEN };
+
+/* A page may be there, and in use: the same, of a frozen layer, or another that
+ * got its number since. */
+static enum place place_of(const struct target *target,
+                           const struct store_object *object,
+                           const uint8_t *bytes)
 {
     struct page_data *data = page_data_new();
     struct iovec iov = { data->bytes, FORMAT_PAGE_BYTES };
@@ -81,32 +85,74 @@ static bool is_there(const struct target *target,
         .iov = &iov,
         .iov_count = 1,
     };
-    bool same = object->kind == STORE_PAGE &&
-                store_run(target->queue, &request) == 0 &&
-                memcmp(data->bytes, bytes, FORMAT_PAGE_BYTES) == 0;
+    enum place place = PLACE_FREE;
 
+    if (object->kind == STORE_PAGE) {
+        int rc = store_run(target->queue, &request);
+
+        if (rc == 0 && memcmp(data->bytes, bytes, FORMAT_PAGE_BYTES) == 0) {
+            place = PLACE_SAME;
+        } else if (rc != -ENOENT) {
+            place = PLACE_TAKEN;
+        }
+    }
     page_data_unref(data);
-    return same;
+    return place;
 }
 
+/* Those whose place is taken are left for later, in `taken`; NULL: they replace
+ * what is there. */
 static int put_objects(const struct install *install,
                        const struct target *target, enum store_kind kind,
-                       GError **error)
+                       GPtrArray *taken, GError **error)
 {
-    const GArray *objects = install->stored->objects;
+    GArray *objects = install->stored->objects;
     int rc = 0;
 
     for (guint i = 0; rc == 0 && i < objects->len; i++) {
-        const struct stored_object *stored =
+        struct stored_object *stored =
             &g_array_index(objects, struct stored_object, i);
         g_autofree uint8_t *bytes = NULL;
+        enum place place;
         size_t length;
 
         if (stored->object.kind != kind) {
             continue;
         }
         rc = stored_object_read(install->fd, stored, &bytes, &length, error);
-        if (rc == 0 && !is_there(target, &stored->object, bytes)) {
+        if (rc < 0) {
+            break;
+        }
+        place = place_of(target, &stored->object, bytes);
+        if (place == PLACE_TAKEN && taken) {
+            g_ptr_array_add(taken, stored);
+        } else if (place != PLACE_SAME) {
+            rc = put_object(target, &stored->object, bytes, length, error);
+        }
+    }
+    return rc;
+}
+
+/* With no header that may refer to what is there. */
+static int put_taken(const struct install *install,
+                     const struct target *target, const GPtrArray *taken,
+                     GError **error)
+{
+    int rc = 0;
+
+    for (guint i = 0; rc == 0 && i < taken->len; i++) {
+        const struct stored_object *stored = taken->pdata[i];
+        struct store_thing thing = { .type = STORE_THING_OBJECT,
+                                     .object = stored->object };
+        g_autofree uint8_t *bytes = NULL;
+        size_t length;
+
+        rc = stored_object_read(install->fd, stored, &bytes, &length, error);
+        if (rc == 0) {
+            rc = target->store->driver->set_aside(target->store, &thing,
+                                                  error);
+        }
+        if (rc == 0) {
             rc = put_object(target, &stored->object, bytes, length, error);
         }
     }
@@ -349,10 +395,10 @@ static int trial_run(struct install *install, const struct target *trial,
                      GError **error)
 {
     struct map *map;
-    int rc = put_objects(install, trial, STORE_PAGE, error);
+    int rc = put_objects(install, trial, STORE_PAGE, NULL, error);
 
     if (rc == 0) {
-        rc = put_objects(install, trial, STORE_JOURNAL, error);
+        rc = put_objects(install, trial, STORE_JOURNAL, NULL, error);
     }
     if (rc == 0) {
         rc = put_header(install, trial->store, error);
@@ -593,6 +639,7 @@ static int install_locked(struct install *install, struct store_lock *lock,
     struct store_record name = { .kind = STORE_NAME,
                                  .text = install->stored->name };
     g_autoptr(GBytes) value = name_encode(&install->stored->id);
+    g_autoptr(GPtrArray) taken = g_ptr_array_new();
     enum name_state name_state = NAME_FREE;
     int rc = store_exclude_readers(lock, error);
 
@@ -603,15 +650,19 @@ static int install_locked(struct install *install, struct store_lock *lock,
         rc = install_check_header(install, name_state, error);
     }
     /* While there is a header, pages that it doesn't know harm nobody: what
-     * takes long and needs room comes before anything is put out of the way. */
+     * takes long and needs room comes before anything is put out of the way.
+     * Only those that it may know by the same number come after. */
     if (rc == 0) {
-        rc = put_objects(install, &target, STORE_PAGE, error);
+        rc = put_objects(install, &target, STORE_PAGE, taken, error);
     }
     if (rc == 0) {
         rc = clear_way(install, error);
     }
     if (rc == 0) {
-        rc = put_objects(install, &target, STORE_JOURNAL, error);
+        rc = put_taken(install, &target, taken, error);
+    }
+    if (rc == 0) {
+        rc = put_objects(install, &target, STORE_JOURNAL, NULL, error);
     }
     if (rc == 0) {
         rc = put_header(install, store, error);

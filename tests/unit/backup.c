@@ -15,6 +15,7 @@
 #include <stdio.h>
 #include <unistd.h>
 
+static const char *const only_v[] = {"v", NULL};
 static const char *const only_w[] = {"w", NULL};
 
 static int file_new(void)
@@ -359,7 +360,6 @@ static void test_newer_header(void)
          EOPNOTSUPP},
         {offsetof(struct format_header, features_readonly) + 7, EROFS},
     };
-    const char *const only_v[] = {"v", NULL};
 
     for (unsigned i = 0; i < G_N_ELEMENTS(news); i++) {
         struct patient *patient = patient_shared();
@@ -519,6 +519,28 @@ static void test_take_back_fails(void)
     close(fd);
 }
 
+static bool import_with_fault(struct patient *patient, int fd,
+                              const char *const *names, enum fault_op op,
+                              unsigned nth, bool late)
+{
+    g_autofree char *location = g_strdup_printf("fault::%s",
+                                                patient->location);
+    struct fault_rule rule = {.op = op, .nth = nth, .times = 1,
+                              .errno_value = EIO, .late = late, .stop = true};
+    archip_store *store;
+    bool fired;
+
+    assert_ok(archip_store_open(location, 0, &store));
+    fault_arm(store->store, &rule);
+    if (archip_metadata_import(store, fd, names, ARCHIP_IMPORT_OVERWRITE, NULL,
+                               NULL) < 0) {
+        g_assert_cmpuint(strlen(archip_error()), >, 8);
+    }
+    fired = fault_fired(store->store) > 0;
+    archip_store_close(store);
+    return fired;
+}
+
 /* --- What isn't so any more ----------------------------------------------- */
 
 static archip_queue *open_at(const char *location, const char *name,
@@ -590,6 +612,97 @@ static void test_same_header(void)
     patient_expect(patient, "v");
     expect_clean(patient->location);
     close(fd);
+}
+
+/* Write and fold, again and again: each time pages get new numbers. */
+static void write_pages(struct patient *patient, unsigned first)
+{
+    archip_volume *volume;
+    archip_store *store;
+    archip_queue *queue = open_at(patient->location, "v", &store, &volume);
+
+    for (unsigned i = 0; i < 5; i++) {
+        fixture_fill(queue, (first + i) * (uint64_t)OBJECT, OBJECT, 77);
+        assert_ok(volume_settle(volume, false, NULL));
+    }
+    close_at(store, volume, queue);
+}
+
+static char *content_of_v(struct patient *patient)
+{
+    archip_store *store;
+    char *content;
+
+    assert_ok(archip_store_open(patient->location, 0, &store));
+    content = patient_content(store, "v");
+    archip_store_close(store);
+    return content;
+}
+
+/* Import a later state of "v" over an earlier one that went on, and so has
+ * pages by the same numbers.  Which file of what it had is nowhere? */
+static bool overtake(struct patient *patient, int early, int late,
+                     enum fault_op op, unsigned nth, char **before)
+{
+    bool fired;
+
+    assert_ok(import_at(patient->location, early, only_v,
+                        ARCHIP_IMPORT_OVERWRITE));
+    write_pages(patient, 40);
+    *before = content_of_v(patient);
+    g_assert_nonnull(*before);
+    patient_run("cd %s; find maps/*/%s maps/*/%s -type f ! -name 'lock*' "
+                "-exec sha256sum {} + | cut -c1-64 | sort -u > sums",
+                patient->scratch, patient->v_id, patient->v_layer);
+    fired = import_with_fault(patient, late, only_v, op, nth, false);
+    patient_run("cd %s; find maps set-aside -type f -exec sha256sum {} + | "
+                "cut -c1-64 | sort -u > after; test -s sums; "
+                "test -z \"$(comm -23 sums after)\"; rm sums after",
+                patient->scratch);
+    return fired;
+}
+
+/* While the header is in force its pages stay; then they are set aside. */
+static void test_overtaken(void)
+{
+    static const enum fault_op ops[] = {FAULT_WRITE, FAULT_SYNC,
+                                        FAULT_SET_ASIDE, FAULT_PUT};
+    struct patient *patient = patient_shared();
+    g_autofree char *header = patient_v_file(patient, "header");
+    g_autofree char *wanted = NULL;
+    int early = export_at(patient->location), late;
+
+    write_pages(patient, 30);
+    late = export_at(patient->location);
+    wanted = content_of_v(patient);
+    for (unsigned i = 0; i < G_N_ELEMENTS(ops); i++) {
+        bool fired = true;
+
+        for (unsigned nth = 1; fired; nth++) {
+            g_autofree char *before = NULL, *now = NULL, *again = NULL;
+
+            fired = overtake(patient, early, late, ops[i], nth, &before);
+            /* Whole, or to be imported again. */
+            now = content_of_v(patient);
+            if (now || g_file_test(header, G_FILE_TEST_EXISTS)) {
+                g_assert_nonnull(now);
+                g_assert_true(!strcmp(now, before) || !strcmp(now, wanted));
+            }
+            g_assert_true(fired || now);
+            if (fired && now) {
+                archip_check_summary summary = summary_at(patient->location,
+                                                          false);
+
+                g_assert_cmpuint(summary.damage_count, ==, 0);
+            }
+            assert_ok(import_at(patient->location, late, only_v,
+                                ARCHIP_IMPORT_OVERWRITE));
+            again = content_of_v(patient);
+            g_assert_cmpstr(again, ==, wanted);
+        }
+    }
+    close(early);
+    close(late);
 }
 
 /* The name, or the layer, is another's by now. */
@@ -771,27 +884,6 @@ static void test_load(void)
 
 /* --- An import that ends anywhere ----------------------------------------- */
 
-static bool import_with_fault(struct patient *patient, int fd,
-                              enum fault_op op, unsigned nth, bool late)
-{
-    g_autofree char *location = g_strdup_printf("fault::%s",
-                                                patient->location);
-    struct fault_rule rule = {.op = op, .nth = nth, .times = 1,
-                              .errno_value = EIO, .late = late, .stop = true};
-    archip_store *store;
-    bool fired;
-
-    assert_ok(archip_store_open(location, 0, &store));
-    fault_arm(store->store, &rule);
-    if (archip_metadata_import(store, fd, NULL, ARCHIP_IMPORT_OVERWRITE, NULL,
-                               NULL) < 0) {
-        g_assert_cmpuint(strlen(archip_error()), >, 8);
-    }
-    fired = fault_fired(store->store) > 0;
-    archip_store_close(store);
-    return fired;
-}
-
 static void interrupt(int fd, enum fault_op op, bool late, bool lost)
 {
     struct patient *patient = NULL;
@@ -806,7 +898,7 @@ static void interrupt(int fd, enum fault_op op, bool late, bool lost)
         } else {
             patient_kill(patient);
         }
-        if (!import_with_fault(patient, fd, op, nth, late)) {
+        if (!import_with_fault(patient, fd, NULL, op, nth, late)) {
             return;
         }
         rc = import_at(patient->location, fd, NULL,
@@ -906,6 +998,7 @@ int main(int argc, char **argv)
     g_test_add_func("/backup/take-back-fails", test_take_back_fails);
     g_test_add_func("/backup/grown-since", test_grown_since);
     g_test_add_func("/backup/same-header", test_same_header);
+    g_test_add_func("/backup/overtaken", test_overtaken);
     g_test_add_func("/backup/taken", test_taken);
     g_test_add_func("/backup/missing", test_missing);
     g_test_add_func("/backup/damaged-file", test_damaged_file);
