@@ -507,8 +507,62 @@ static int header_unread(struct install *install, int rc, GError *cause,
                         rc == -EIO ? " (overwriting would replace it)" : "");
 }
 
+struct comparison {
+    const struct install *install;
+    guint journal_count;        /* of which both have the same */
+};
+
+static int journal_compare(uint64_t epoch, const void *records, size_t bytes,
+                           void *opaque)
+{
+    struct comparison *comparison = opaque;
+    const struct install *install = comparison->install;
+    const GArray *objects = install->stored->objects;
+    bool same = false;
+
+    for (guint i = 0; !same && i < objects->len; i++) {
+        const struct stored_object *stored =
+            &g_array_index(objects, struct stored_object, i);
+        g_autofree uint8_t *mine = NULL;
+        size_t length;
+
+        if (stored->object.kind == STORE_JOURNAL &&
+            stored->object.number == epoch) {
+            same = stored_object_read(install->fd, stored, &mine, &length,
+                                      NULL) == 0 &&
+                   length == bytes && memcmp(mine, records, bytes) == 0;
+        }
+    }
+    comparison->journal_count += same;
+    return same ? 0 : -EEXIST;
+}
+
+/* Do the journals there, which follow the same header, hold just what those of
+ * the file do?  If that can't be told, they don't. */
+static bool journals_are_same(const struct install *install)
+{
+    const GArray *objects = install->stored->objects;
+    struct comparison comparison = { install, 0 };
+    guint journal_count = 0;
+    struct map *map;
+    int rc;
+
+    for (guint i = 0; i < objects->len; i++) {
+        journal_count += g_array_index(objects, struct stored_object,
+                                       i).object.kind == STORE_JOURNAL;
+    }
+    if (map_open(install->check->store, &install->stored->id, false, NULL,
+                 &map, NULL) < 0) {
+        return false;
+    }
+    rc = map_journals(map, journal_compare, &comparison, NULL);
+    map_free(map);
+    return rc == 0 && comparison.journal_count == journal_count;
+}
+
 /* Is there a volume that must stay?  Asked anew each time, too.  A header that
- * nothing but the name follows was left by an import that didn't end. */
+ * nothing but the name follows was left by an import that didn't end; unless
+ * its journals went on, when it is the name that was lost. */
 static int install_check_header(struct install *install, enum name_state name,
                                 GError **error)
 {
@@ -530,7 +584,8 @@ static int install_check_header(struct install *install, enum name_state name,
         return rc;
     }
     if (!(install->flags & ARCHIP_IMPORT_OVERWRITE) &&
-        (name == NAME_OURS || !g_bytes_equal(there, mine))) {
+        (name == NAME_OURS || !g_bytes_equal(there, mine) ||
+         !journals_are_same(install))) {
         return error_set(error, EEXIST, "it is there already");
     }
     return 0;

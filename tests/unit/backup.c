@@ -705,6 +705,38 @@ static void test_overtaken(void)
     close(late);
 }
 
+/* Nor are a volume's later journals replaced because its name was lost. */
+static void test_later_journal(void)
+{
+    struct patient *patient = patient_shared();
+    archip_volume *volume;
+    archip_store *store;
+    archip_queue *queue = open_at(patient->location, "w", &store, &volume);
+    int fd;
+
+    fixture_fill(queue, 20 * OBJECT, OBJECT, 41);
+    assert_ok(archip_flush(queue));
+    fd = export_at(patient->location);
+    fixture_fill(queue, 30 * OBJECT, OBJECT, 42);
+    assert_ok(archip_flush(queue));
+    /* As a crash leaves it. */
+    patient_run("rm -rf %s.x; cp -a --sparse=always %s %s.x",
+                patient->scratch, patient->scratch, patient->scratch);
+    close_at(store, volume, queue);
+    patient_run("rm -rf %s; mv %s.x %s; cp %s/names/w %s/name; "
+                "rm %s/names/w", patient->scratch, patient->scratch,
+                patient->scratch, patient->scratch, patient->scratch,
+                patient->scratch);
+    assert_fails(import_at(patient->location, fd, only_w, 0), EEXIST,
+                 "there already");
+    patient_run("mv %s/name %s/names/w", patient->scratch, patient->scratch);
+    queue = open_at(patient->location, "w", &store, &volume);
+    fixture_expect(queue, 20 * OBJECT, OBJECT, 41);
+    fixture_expect(queue, 30 * OBJECT, OBJECT, 42);
+    close_at(store, volume, queue);
+    close(fd);
+}
+
 /* The name, or the layer, is another's by now. */
 static void test_taken(void)
 {
@@ -999,6 +1031,7 @@ int main(int argc, char **argv)
     g_test_add_func("/backup/grown-since", test_grown_since);
     g_test_add_func("/backup/same-header", test_same_header);
     g_test_add_func("/backup/overtaken", test_overtaken);
+    g_test_add_func("/backup/later-journal", test_later_journal);
     g_test_add_func("/backup/taken", test_taken);
     g_test_add_func("/backup/missing", test_missing);
     g_test_add_func("/backup/damaged-file", test_damaged_file);
