@@ -213,7 +213,7 @@ static bool intent_may_name(struct check *check, const struct id128 *id,
     if (rc == 0) {
         rc = intent_decode(value, &intended, &layer, &intended_name, NULL);
     }
-    return rc < 0 ? rc != -ENOENT : strcmp(intended_name, name) == 0;
+    return rc < 0 ? rc != -ENOENT : g_strcmp0(intended_name, name) == 0;
 }
 
 /* Who finds an intent and no name of that text takes the volume for one that
