@@ -248,6 +248,24 @@ void patient_flip(const char *file, long at)
     fclose(stream);
 }
 
+void patient_expect_killed(struct patient *patient)
+{
+    archip_volume *volume;
+    archip_store *store;
+    archip_queue *queue;
+
+    assert_ok(archip_store_open(patient->location, 0, &store));
+    assert_ok(archip_volume_open(store, "v", 0, NULL, &volume));
+    assert_ok(archip_queue_open(volume, 0, &queue));
+    fixture_expect(queue, 4 * OBJECT, OBJECT, 5);
+    fixture_expect(queue, 8 * OBJECT, 2 * OBJECT, 13);
+    for (unsigned i = 0; i < 5; i++) {
+        fixture_expect(queue, (20 + i) * OBJECT, 5000, (uint8_t)(i + 1));
+    }
+    fixture_close(volume, queue);
+    archip_store_close(store);
+}
+
 int patient_child(const char *location)
 {
     archip_volume *volume;

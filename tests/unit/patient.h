@@ -51,6 +51,8 @@ void patient_flip(const char *file, long at);
  * without, and is killed.  The program runs patient_child() as "child write".
  * */
 void patient_kill(struct patient *patient);
+/* What it flushed, beside what was there before, can be read. */
+void patient_expect_killed(struct patient *patient);
 int patient_child(const char *location);
 
 /* --- Checking ------------------------------------------------------------ */

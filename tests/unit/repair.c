@@ -140,25 +140,6 @@ static void expect_next_mends(struct patient *patient)
     expect(patient->location, false, "", 0);
 }
 
-/* What patient_kill() flushed, beside what was there before. */
-static void expect_killed(struct patient *patient)
-{
-    archip_volume *volume;
-    archip_store *store;
-    archip_queue *queue;
-
-    assert_ok(archip_store_open(patient->location, 0, &store));
-    assert_ok(archip_volume_open(store, "v", 0, NULL, &volume));
-    assert_ok(archip_queue_open(volume, 0, &queue));
-    fixture_expect(queue, 4 * OBJECT, OBJECT, 5);
-    fixture_expect(queue, 8 * OBJECT, 2 * OBJECT, 13);
-    for (unsigned i = 0; i < 5; i++) {
-        fixture_expect(queue, (20 + i) * OBJECT, 5000, (uint8_t)(i + 1));
-    }
-    fixture_close(volume, queue);
-    archip_store_close(store);
-}
-
 /* --- The header's counts -------------------------------------------------- */
 
 /* A crash, and a header under which recovery writes over pages in use. */
@@ -218,7 +199,7 @@ static void repair_without_counts(const char *rules, const char *cause,
     g_assert_cmpstr(before, ==, after);
     expect_block(patient, "28", true);
     expect_next_mends(patient);
-    expect_killed(patient);
+    patient_expect_killed(patient);
 }
 
 static void test_header_failed(void)
@@ -260,7 +241,7 @@ static void test_any_read_fails(void)
         fired = fault_fired(store->store) > 0;
         archip_store_close(store);
         expect_next_mends(patient);
-        expect_killed(patient);
+        patient_expect_killed(patient);
         if (!fired) {
             g_assert_cmpuint(nth, >, 10);
             break;
@@ -286,7 +267,7 @@ static void test_not_recovered(void)
     expect_block(patient, "28", true);
     expect_next_mends(patient);
     expect_block(patient, "28", false);
-    expect_killed(patient);
+    patient_expect_killed(patient);
 }
 
 static void writer_dies(struct patient *patient, struct store *store)
@@ -311,7 +292,7 @@ static void test_unclean_meanwhile(void)
     expect_next_mends(patient);
     expect_block(patient, "30", false);
     expect_block(patient, "28", false);
-    expect_killed(patient);
+    patient_expect_killed(patient);
 }
 
 /* The header that the look believes may not be on the disk. */
