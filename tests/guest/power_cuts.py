@@ -88,7 +88,7 @@ class Expected:
     """What the volumes may hold, by the notes on the tape up to some place."""
 
     def __init__(self):
-        self.model = stamps.Model(SECTORS)
+        self.model = stamps.Model(SECTORS, mixes=OPTIONS.io == 'buffered')
         self.size = SECTORS
         self.resize = None          # (number, new size), under way
         self.others = {f'other{i}': Other() for i in range(4)}
@@ -292,7 +292,8 @@ class PowerCuts(harness.GuestTest):
         for _, lines in notes[:before]:
             for line in lines:
                 expected.take(line)
-        return expected.check(images)
+        self.lost += expected.check(images)
+        self.mixed += expected.model.mixed
 
     def run_cuts(self, log, base, notes):
         disk = writelog.Disk(log, base, self.directory)
@@ -308,7 +309,7 @@ class PowerCuts(harness.GuestTest):
                 failure = found if isinstance(found, str) else None
                 try:
                     if not failure:
-                        self.lost += self.judge(notes, end, found)
+                        self.judge(notes, end, found)
                 except stamps.Wrong as wrong:
                     failure = str(wrong)
                 if failure:
@@ -321,7 +322,7 @@ class PowerCuts(harness.GuestTest):
     def test_cuts(self):
         print(f'seed: GUEST_SEED={OPTIONS.seed}', flush=True)
         self.dice = writelog.dice(OPTIONS.seed)
-        self.lost = self.unflushed = 0
+        self.lost = self.mixed = self.unflushed = 0
         self.left = {}
         base, tape = self.file_system()
         log = self.load(base, tape)
@@ -332,8 +333,8 @@ class PowerCuts(harness.GuestTest):
               f'log of {len(log.entries)} entries and '
               f'{sum(e.flags & writelog.FLUSH for e in log.entries)} flushes; '
               f'{self.unflushed} entries in doubt, {self.lost} sectors lost '
-              f'that were not flushed; check found {self.left}; '
-              f'{len(failures)} failures')
+              f'that were not flushed, {self.mixed} mixed; check found '
+              f'{self.left}; {len(failures)} failures')
         self.assertFalse(failures, '\n\n'.join(failures[:5]))
 
 
