@@ -4,8 +4,9 @@
  *
  * A port's lock makes its queue belong to one thread at a time.  Memory of
  * ports is reused but never freed: another thread's loop may be about to call a
- * handler that was just removed, and then finds a port without a queue, or
- * delivers what another node's queue has, which does no harm.
+ * handler that was just removed, and then finds a port without a queue, or one
+ * of another thread, both of which it leaves alone, or one of its own, whose
+ * completions it may deliver.
  *
  * A handler wakes coroutines without the lock, and these submit more, which is
  * gathered and submitted in one go when the handler ends.  A coroutine may also
@@ -71,10 +72,16 @@ static void port_submit(void *opaque)
     }
 }
 
+/* Is it in use, and the calling thread's? */
+static bool port_is_ours_locked(const ArchipelagoPort *port)
+{
+    return port->queue && port->ctx == qemu_get_current_aio_context();
+}
+
 /* Collect once; more is signalled by the descriptor. */
 static bool port_reap_locked(ArchipelagoPort *port)
 {
-    if (port->ready_next == port->ready_count && port->queue) {
+    if (port->ready_next == port->ready_count) {
         port->ready_next = 0;
         port->ready_count = archip_queue_reap(port->queue, port->ready,
                                               PORT_BATCH, 0);
@@ -88,13 +95,13 @@ static void port_run(void *opaque)
     ArchipelagoPort *port = opaque;
 
     qemu_mutex_lock(&port->lock);
-    if (!port->queue) {
+    if (!port_is_ours_locked(port)) {
         qemu_mutex_unlock(&port->lock);
         return;
     }
     port_reap_locked(port);
     port->handler_depth++;
-    while (port->ready_next < port->ready_count) {
+    while (port_is_ours_locked(port) && port->ready_next < port->ready_count) {
         archip_completion *ready = &port->ready[port->ready_next++];
         Waiter *waiter = ready->user;
 
@@ -107,20 +114,25 @@ static void port_run(void *opaque)
         qemu_mutex_lock(&port->lock);
     }
     port->handler_depth--;
-    if (port->queue) {
+    if (port_is_ours_locked(port)) {
         port_submit_locked(port);
         qemu_bh_cancel(port->bh);
     }
     qemu_mutex_unlock(&port->lock);
 }
 
-/* Busy polling of an iothread: whether port_run() has something to do. */
+/* Busy polling of an iothread: whether port_run() has something to do.  It isn't
+ * called if this handler was just removed: then the bottom half does it. */
 static bool port_poll(void *opaque)
 {
     ArchipelagoPort *port = opaque;
 
     QEMU_LOCK_GUARD(&port->lock);
-    return port_reap_locked(port);
+    if (!port_is_ours_locked(port) || !port_reap_locked(port)) {
+        return false;
+    }
+    qemu_bh_schedule(port->bh);
+    return true;
 }
 
 static ArchipelagoPort *port_allocate(void)
