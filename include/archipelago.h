@@ -318,7 +318,8 @@ typedef struct archip_check_options {
  * which leaves alone what it can't lock.  A repair that is ended anywhere
  * leaves things no worse and can be begun again.  May block for long.
  * 0: all was looked at, whatever was found; `summary` (may be NULL) says what.
- * -ENOENT: no such volume; else what kept it from looking, also in part.
+ * -ENOENT: no such volume; -EBUSY: another repair or import is under way (only
+ * for a repair); else what kept it from looking, also in part.
  */
 int archip_check(archip_store *store, const archip_check_options *options,
                  archip_check_summary *summary);
@@ -360,8 +361,9 @@ int archip_metadata_export(archip_store *store, int fd,
  * Bring back volumes out of such a file, which `fd` must be able to seek in.
  * All of it is read and checked before anything is done.  A volume that is
  * there (-EEXIST), is in use (-EBUSY) or lacks objects (-ENODATA) is left out;
- * the first such -errno is returned when all others were done.  docs/FORMAT.md
- * says what state a volume comes back to.
+ * the first such -errno is returned when all others were done.  Beside a repair
+ * or another import nothing is done (-EBUSY).  docs/FORMAT.md says what state a
+ * volume comes back to.
  */
 int archip_metadata_import(archip_store *store, int fd,
                            const char *const *volumes, unsigned flags,

@@ -305,6 +305,28 @@ static int import_volumes(archip_store *store, int fd,
     return rc;
 }
 
+/* What is put in has no name at first, as what a repair takes away. */
+static int import_alone(archip_store *store, int fd, const GPtrArray *volumes,
+                        struct wanted *wanted, GError **error)
+{
+    const struct store_driver *driver = store->store->driver;
+    struct store_lock *lock;
+    int rc;
+
+    if (wanted->flags & ARCHIP_IMPORT_DRY_RUN) {
+        return import_volumes(store, fd, volumes, wanted, error);
+    }
+    rc = driver->lock(store->store, NULL, STORE_LOCK_REPAIR, NULL, &lock, NULL,
+                      error);
+    if (rc < 0) {
+        error_prefix(error, "can't import into %s: ", store->store->location);
+        return rc;
+    }
+    rc = import_volumes(store, fd, volumes, wanted, error);
+    driver->unlock(lock);
+    return rc;
+}
+
 int archip_metadata_import(archip_store *store, int fd,
                            const char *const *volumes, unsigned flags,
                            int (*each)(const archip_metadata_volume *volume,
@@ -325,7 +347,7 @@ int archip_metadata_import(archip_store *store, int fd,
     }
     rc = import_read(&import, &error);
     if (rc == 0) {
-        rc = import_volumes(store, fd, import.volumes, &wanted, &error);
+        rc = import_alone(store, fd, import.volumes, &wanted, &error);
     }
     g_ptr_array_unref(import.volumes);
     if (error) {

@@ -127,6 +127,26 @@ static int check_run(struct check *check, GError **error)
     return rc;
 }
 
+/* What a repair removes is what it found unused: nobody else who makes or moves
+ * such things without a name may be at it (a metadata import, another repair). */
+static int check_run_alone(struct check *check, GError **error)
+{
+    struct store *store = check->store;
+    struct store_lock *lock;
+    int rc;
+
+    if (!check->repair) {
+        return check_run(check, error);
+    }
+    rc = store->driver->lock(store, NULL, STORE_LOCK_REPAIR, NULL, &lock, NULL,
+                             error);
+    if (rc == 0) {
+        rc = check_run(check, error);
+        store->driver->unlock(lock);
+    }
+    return rc;
+}
+
 static int check_begin(struct check *check, archip_store *store,
                        const archip_check_options *options, GError **error)
 {
@@ -179,7 +199,7 @@ int archip_check(archip_store *store, const archip_check_options *options,
     if (rc < 0) {
         return api_fail(error);
     }
-    rc = check_run(&check, &error);
+    rc = check_run_alone(&check, &error);
     if (summary) {
         *summary = check.summary;
     }

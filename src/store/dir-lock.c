@@ -420,6 +420,30 @@ void dir_admit_readers(struct store_lock *base)
     }
 }
 
+/* --- Repairs -------------------------------------------------------------- */
+
+static int lock_repair(struct store *store, struct dir_lock *lock,
+                       GError **error)
+{
+    int fd = dir_open(store->state, DIR_FORMAT_NAME, O_RDWR);
+    int result = fd < 0 ? fd : flock_patiently(fd, LOCK_EX);
+
+    if (result == 0) {
+        lock->fd = fd;
+        return 0;
+    }
+    if (fd >= 0) {
+        sys.close(fd);
+    }
+    if (result == -EWOULDBLOCK) {
+        return error_set(error, EBUSY,
+                         "somebody is repairing it or importing metadata into "
+                         "it; try again when that has ended");
+    }
+    return error_set_errno(error, -result, "cannot lock %s/" DIR_FORMAT_NAME,
+                           dir_path_of(store));
+}
+
 /* --- Mending -------------------------------------------------------------- */
 
 /* Both slots are torn: the token goes on from the clock in nanoseconds, which
@@ -471,12 +495,15 @@ int dir_lock(struct store *store, const struct id128 *id,
     int result;
 
     lock->lock.store = store;
-    lock->id = *id;
     lock->mode = mode;
     lock->exclusion_fd = -1;
-    result = mode == STORE_LOCK_WRITE
-                 ? lock_write(store, lock, me, holder, error)
-                 : lock_read(store, lock, error);
+    if (id) {
+        lock->id = *id;
+    }
+    result = mode == STORE_LOCK_WRITE  ? lock_write(store, lock, me, holder,
+                                                    error)
+             : mode == STORE_LOCK_READ ? lock_read(store, lock, error)
+                                       : lock_repair(store, lock, error);
     if (result < 0) {
         g_free(lock);
         return result;

@@ -44,6 +44,7 @@ struct world {
     GHashTable *objects;        /* struct store_object -> struct object */
     GHashTable *records;        /* record_key() -> GBytes */
     GHashTable *locks;          /* struct id128 -> struct lock_state */
+    bool in_repair;             /* by the holder of the lock for that */
     GHashTable *aside;          /* as `objects`: what was set aside of them */
     GHashTable *records_aside;  /* as `records` */
 };
@@ -662,9 +663,23 @@ static struct store_lock *lock_new(struct store *store, const struct id128 *id,
     struct memory_lock *lock = g_new0(struct memory_lock, 1);
 
     lock->lock.store = store;
-    lock->id = *id;
     lock->mode = mode;
+    if (id) {
+        lock->id = *id;
+    }
     return &lock->lock;
+}
+
+static int repair_locked(struct store *store, struct store_lock **lock)
+{
+    struct world *world = store->state;
+
+    if (world->in_repair) {
+        return -EBUSY;
+    }
+    world->in_repair = true;
+    *lock = lock_new(store, NULL, STORE_LOCK_REPAIR);
+    return 0;
 }
 
 static int lock_locked(struct store *store, const struct id128 *id,
@@ -703,10 +718,17 @@ static int memory_lock(struct store *store, const struct id128 *id,
     int result;
 
     g_mutex_lock(&world->lock);
-    result = lock_locked(store, id, mode, me, lock, &by);
+    result = mode == STORE_LOCK_REPAIR
+                 ? repair_locked(store, lock)
+                 : lock_locked(store, id, mode, me, lock, &by);
     g_mutex_unlock(&world->lock);
     if (result == 0) {
         return 0;
+    }
+    if (mode == STORE_LOCK_REPAIR) {
+        return error_set(error, EBUSY,
+                         "somebody is repairing it or importing metadata into "
+                         "it; try again when that has ended");
     }
     if (mode == STORE_LOCK_READ) {
         return error_set(error, EBUSY, "readers are kept out for a moment "
@@ -725,10 +747,12 @@ static void memory_unlock(struct store_lock *lock)
     struct lock_state *state;
 
     g_mutex_lock(&world->lock);
-    state = lock_find(world, &memory->id);
-    if (memory->mode == STORE_LOCK_READ) {
-        state->reader_count--;
+    if (memory->mode == STORE_LOCK_REPAIR) {
+        world->in_repair = false;
+    } else if (memory->mode == STORE_LOCK_READ) {
+        lock_find(world, &memory->id)->reader_count--;
     } else {
+        state = lock_find(world, &memory->id);
         state->writer = NULL;
         state->owner.open = false;
         state->readers_excluded = false;

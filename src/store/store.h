@@ -138,6 +138,8 @@ struct store_owner {
 enum store_lock_mode {
     STORE_LOCK_WRITE,       /* one holder: the volume's lock file */
     STORE_LOCK_READ,        /* many holders, beside a writer: a second file */
+    STORE_LOCK_REPAIR,      /* one holder in the store: who repairs it, or puts
+                               metadata back, by what it saw in it before */
 };
 
 struct store_lock;          /* ends with store_unlock() or the process */
@@ -233,7 +235,8 @@ struct store_driver {
                       const struct id128 *id, GError **error);
 
     /* Never waits.  -EBUSY: held; then `holder` says by whom.  `me->token` and
-     * `me->since_ns` are set on success, durable.  READ fills nothing. */
+     * `me->since_ns` are set on success, durable.  READ and REPAIR fill nothing;
+     * REPAIR takes NULL for `id`, `me` and `holder`. */
     int (*lock)(struct store *store, const struct id128 *id,
                 enum store_lock_mode mode, struct store_owner *me,
                 struct store_lock **lock, struct store_owner *holder,

@@ -149,6 +149,35 @@ static void test_readers(struct fixture *fixture)
     unlock(readers[0]);
 }
 
+static int lock_repair(struct fixture *fixture, struct store_lock **made,
+                       GError **error)
+{
+    return fixture->store->driver->lock(fixture->store, NULL, STORE_LOCK_REPAIR,
+                                        NULL, made, NULL, error);
+}
+
+/* One in the store, beside the locks of volumes. */
+static void test_repair(struct fixture *fixture)
+{
+    struct store_owner me = someone("me");
+    struct store_lock *writer, *reader, *repair, *other;
+    g_autoptr(GError) error = NULL;
+
+    g_assert_cmpint(lock(fixture, STORE_LOCK_WRITE, &me, &writer, NULL), ==, 0);
+    g_assert_cmpint(lock_repair(fixture, &repair, NULL), ==, 0);
+    g_assert_cmpint(lock(fixture, STORE_LOCK_READ, &me, &reader, NULL), ==, 0);
+    g_assert_cmpint(lock_repair(fixture, &other, &error), ==, -EBUSY);
+    g_assert_cmpint(error->code, ==, EBUSY);
+    g_assert_nonnull(strstr(error->message, "repairing"));
+    unlock(writer);
+    g_assert_cmpint(lock(fixture, STORE_LOCK_WRITE, &me, &writer, NULL), ==, 0);
+    unlock(repair);
+    g_assert_cmpint(lock_repair(fixture, &repair, NULL), ==, 0);
+    unlock(writer);
+    unlock(reader);
+    unlock(repair);
+}
+
 struct contender {
     struct fixture *fixture;
     int *inside;
@@ -202,5 +231,6 @@ void conformance_locks(void)
     conformance_add_once("/locks/tokens", test_tokens);
     conformance_add_once("/locks/other-ids", test_other_ids);
     conformance_add_once("/locks/readers", test_readers);
+    conformance_add_once("/locks/repair", test_repair);
     conformance_add_once("/locks/contention", test_contention);
 }

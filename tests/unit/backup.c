@@ -204,11 +204,10 @@ static void test_damaged_header(void)
     close(fd);
 }
 
-/* What another process does just before an import has the lock. */
+/* What another process does just before an import has the volume's lock. */
 static struct {
-    void (*run)(struct patient *patient, int fd);
+    void (*run)(struct patient *patient);
     struct patient *patient;
-    int fd;
     const struct store_driver *driver;
 } before_lock;
 
@@ -217,13 +216,15 @@ static int lock_after(struct store *store, const struct id128 *id,
                       struct store_lock **lock, struct store_owner *holder,
                       GError **error)
 {
-    store->driver = before_lock.driver;
-    before_lock.run(before_lock.patient, before_lock.fd);
-    return store->driver->lock(store, id, mode, me, lock, holder, error);
+    if (mode == STORE_LOCK_WRITE) {
+        store->driver = before_lock.driver;
+        before_lock.run(before_lock.patient);
+    }
+    return before_lock.driver->lock(store, id, mode, me, lock, holder, error);
 }
 
 static int import_w_after(struct patient *patient, int fd, unsigned flags,
-                          void (*run)(struct patient *patient, int fd))
+                          void (*run)(struct patient *patient))
 {
     struct store_driver driver;
     archip_store *store;
@@ -232,7 +233,6 @@ static int import_w_after(struct patient *patient, int fd, unsigned flags,
     assert_ok(archip_store_open(patient->location, 0, &store));
     before_lock.run = run;
     before_lock.patient = patient;
-    before_lock.fd = fd;
     before_lock.driver = store->store->driver;
     driver = *before_lock.driver;
     driver.lock = lock_after;
@@ -243,7 +243,7 @@ static int import_w_after(struct patient *patient, int fd, unsigned flags,
     return rc;
 }
 
-static void create_other(struct patient *patient, int fd)
+static void create_other(struct patient *patient)
 {
     archip_store *store;
 
@@ -388,13 +388,13 @@ static void test_newer_header(void)
     }
 }
 
-static void import_and_write(struct patient *patient, int fd)
+static void put_back_and_write(struct patient *patient)
 {
     archip_volume *volume;
     archip_store *store;
     archip_queue *queue;
 
-    assert_ok(import_at(patient->location, fd, only_w, 0));
+    patient_run("cp -a %s.kept/* %s", patient->scratch, patient->scratch);
     assert_ok(archip_store_open(patient->location, 0, &store));
     assert_ok(archip_volume_open(store, "w", ARCHIP_OPEN_WRITE, NULL,
                                  &volume));
@@ -405,8 +405,8 @@ static void import_and_write(struct patient *patient, int fd)
     archip_store_close(store);
 }
 
-/* Another import was quicker, and what it brought is in use. */
-static void test_second_import(void)
+/* Somebody with a copy of the folders was quicker, and uses them. */
+static void test_put_back(void)
 {
     struct patient *patient = patient_shared();
     int fd = export_at(patient->location);
@@ -414,9 +414,12 @@ static void test_second_import(void)
     archip_store *store;
     archip_queue *queue;
 
+    patient_run("cd %s; mkdir %s.kept; cp -a maps names %s.kept",
+                patient->scratch, patient->scratch, patient->scratch);
     lose_metadata(patient);
-    assert_fails(import_w_after(patient, fd, 0, import_and_write), EEXIST,
+    assert_fails(import_w_after(patient, fd, 0, put_back_and_write), EEXIST,
                  "there already");
+    patient_run("rm -r %s.kept", patient->scratch);
     assert_ok(archip_store_open(patient->location, 0, &store));
     assert_ok(archip_volume_open(store, "w", 0, NULL, &volume));
     assert_ok(archip_queue_open(volume, 0, &queue));
@@ -1005,6 +1008,80 @@ static void test_stores(const void *kind)
     close(fd);
 }
 
+/* --- Alone ---------------------------------------------------------------- */
+
+struct alone {
+    archip_store *store;
+    int fd;                     /* of metadata of "v" */
+    unsigned calls;
+};
+
+/* Beside a repair or an import there is neither; looking is allowed. */
+static void expect_alone(struct alone *alone)
+{
+    archip_check_options look = {0}, repair = {.flags = ARCHIP_CHECK_REPAIR};
+
+    alone->calls++;
+    assert_ok(archip_check(alone->store, &look, NULL));
+    assert_fails(archip_check(alone->store, &repair, NULL), EBUSY, "repairing");
+    g_assert_cmpint(lseek(alone->fd, 0, SEEK_SET), ==, 0);
+    assert_fails(archip_metadata_import(alone->store, alone->fd, only_v,
+                                        ARCHIP_IMPORT_OVERWRITE, NULL, NULL),
+                 EBUSY, "repairing");
+    g_assert_cmpint(lseek(alone->fd, 0, SEEK_SET), ==, 0);
+    assert_ok(archip_metadata_import(
+        alone->store, alone->fd, only_v,
+        ARCHIP_IMPORT_OVERWRITE | ARCHIP_IMPORT_DRY_RUN, NULL, NULL));
+}
+
+static int while_importing(const archip_metadata_volume *volume, void *opaque)
+{
+    g_assert_null(volume->error);
+    expect_alone(opaque);
+    return 0;
+}
+
+static int while_repairing(uint64_t done, uint64_t total, void *opaque)
+{
+    expect_alone(opaque);
+    return 0;
+}
+
+static void test_alone(const void *kind)
+{
+    archip_volume *volume;
+    archip_queue *queue;
+    struct fixture fixture;
+    struct alone alone = {.fd = file_new()};
+    archip_check_options repair = {
+        .flags = ARCHIP_CHECK_REPAIR,
+        .progress = while_repairing,
+        .opaque = &alone,
+    };
+    int fd = file_new();
+
+    fixture_begin(&fixture, kind);
+    alone.store = fixture.store;
+    fixture_create(&fixture, "v", SIZE, OBJECT);
+    queue = fixture_open_queue(&fixture, "v", ARCHIP_OPEN_WRITE, &volume);
+    fixture_fill(queue, 100, 3 * OBJECT, 5);
+    fixture_close(volume, queue);
+    assert_ok(archip_metadata_export(fixture.store, fd, NULL, NULL, NULL));
+    assert_ok(archip_metadata_export(fixture.store, alone.fd, NULL, NULL, NULL));
+    assert_ok(archip_metadata_import(fixture.store, fd, NULL,
+                                     ARCHIP_IMPORT_OVERWRITE, while_importing,
+                                     &alone));
+    g_assert_cmpuint(alone.calls, ==, 1);
+    assert_ok(archip_check(fixture.store, &repair, NULL));
+    g_assert_cmpuint(alone.calls, >, 1);
+    queue = fixture_open_queue(&fixture, "v", ARCHIP_OPEN_WRITE, &volume);
+    fixture_expect(queue, 100, 3 * OBJECT, 5);
+    fixture_close(volume, queue);
+    fixture_end(&fixture);
+    close(alone.fd);
+    close(fd);
+}
+
 int main(int argc, char **argv)
 {
     int rc;
@@ -1024,7 +1101,7 @@ int main(int argc, char **argv)
     g_test_add_func("/backup/unread-name", test_unread_name);
     g_test_add_func("/backup/unread-header", test_unread_header);
     g_test_add_func("/backup/newer-header", test_newer_header);
-    g_test_add_func("/backup/second-import", test_second_import);
+    g_test_add_func("/backup/put-back", test_put_back);
     g_test_add_func("/backup/busy", test_busy);
     g_test_add_func("/backup/busy-unsynced", test_busy_unsynced);
     g_test_add_func("/backup/take-back-fails", test_take_back_fails);
@@ -1038,6 +1115,7 @@ int main(int argc, char **argv)
     g_test_add_func("/backup/load", test_load);
     g_test_add_func("/backup/interrupted", test_interrupted);
     fixture_add("/backup/stores", test_stores);
+    fixture_add("/backup/alone", test_alone);
     rc = g_test_run();
     patient_shared_end();
     return rc;

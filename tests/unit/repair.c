@@ -52,7 +52,8 @@ static int lock_after_act(struct store *store, const struct id128 *id,
 {
     char text[ID128_TEXT_BYTES];
 
-    if (between.act && !strcmp(id128_text(id, text), between.patient->v_id)) {
+    if (between.act && mode == STORE_LOCK_WRITE &&
+        !strcmp(id128_text(id, text), between.patient->v_id)) {
         void (*act)(struct patient *patient, struct store *store) =
             between.act;
 
