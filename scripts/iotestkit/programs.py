@@ -62,6 +62,11 @@ class Programs:
         self.which = which
         self.build = os.path.abspath(build)
         self.library = os.path.join(self.build, 'src')
+        if not os.path.exists(os.path.join(self.library, 'libarchipelago.so')):
+            raise harness.Unknown(
+                f'{build} is no build of Archipelago: make it with "meson setup '
+                'build && meson compile -C build", or name another one with '
+                '--build')
         self.tree = script('build-qemu', '--libdir', self.library, which)
         self.source = os.path.join(os.path.dirname(self.tree), 'source')
         with open(os.path.join(self.source, 'VERSION'),
@@ -95,6 +100,7 @@ class Programs:
             self.build_plugins(commands)
             commands = {name: [wrapper, *command]
                         for name, command in commands.items()}
+            self.check_plugins(commands)
         commands['qemu-system-x86_64'] += firmware
         return commands
 
@@ -104,6 +110,17 @@ class Programs:
                              ('qemu-system-x86_64', ['--source', self.source])):
             script('build-qemu-plugin', '--libdir', self.library, '--output',
                    plugins, *source, commands[name][0])
+
+    def check_plugins(self, commands):
+        """The loader found a plugin for each: without one, the QEMU built here
+        would take the module of its tree."""
+        for name, command in commands.items():
+            done = subprocess.run([*command, '--version'], text=True,
+                                  stdin=subprocess.DEVNULL,
+                                  stdout=subprocess.DEVNULL,
+                                  stderr=subprocess.PIPE)
+            if done.returncode or done.stderr:
+                raise harness.Unknown(f'{name} has no plugin: {done.stderr}')
 
     def environment(self, way, directory):
         """Variables for the harness; wrappers of the programs are put into

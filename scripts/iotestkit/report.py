@@ -18,14 +18,19 @@ def summary(results):
     return '%d passed, %d failed, %d skipped' % count(results)
 
 
-def write_skips(directory, results, others):
-    """`others`: tests that aren't for this combination, and are not counted."""
+def write_skips(directory, results, others, cases):
+    """`others`: tests that aren't for this combination, and are not counted;
+    `cases`: what tests that ran left out."""
     with open(os.path.join(directory, 'skips.txt'), 'w',
               encoding='utf-8') as file:
         for result in results:
             if result.status == 'skipped':
                 text = ' '.join(result.text.split())
                 file.write(f'{result.name}: {text}\n')
+        if cases:
+            file.write('\nCases that tests which ran left out:\n')
+        for name, text in sorted(cases.items()):
+            file.write(f'{name}: {"; ".join(text.splitlines())}\n')
         if others:
             file.write('\nNot counted, as they say themselves:\n')
         for name, reason in others.items():
@@ -75,7 +80,7 @@ def write_junit(directory, name, results):
                                          xml_declaration=True)
 
 
-def write(directory, name, results, others):
-    write_skips(directory, results, others)
+def write(directory, name, results, others, cases):
+    write_skips(directory, results, others, cases)
     write_failures(directory, results)
     write_junit(directory, name, results)

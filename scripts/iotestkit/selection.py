@@ -68,6 +68,11 @@ class Entry:
         self.formats, self.protocols, self.versions = [
             set(names.split(',')) for names in sets]
         self.evidence = None
+        self.piece = None
+
+    def shows_in(self, text):
+        """Is this difference the one that is listed?"""
+        return self.piece in text
 
     def matches(self, test, combination):
         return test == self.test and all(
@@ -78,16 +83,21 @@ class Entry:
 
 
 def read_list(name):
-    """Indented lines belong to the entry before them: its evidence."""
+    """Indented lines belong to the entry before them: its evidence, and after
+    that what the difference has."""
     entries = []
     with open(os.path.join(harness.OWN_TESTS, name), encoding='utf-8') as file:
         for line in file:
             if line[0] in '#\n':
                 continue
-            if line[0] == ' ':
+            if line[0] == ' ' and not entries[-1].evidence:
                 entries[-1].evidence = line.strip()
+            elif line[0] == ' ':
+                entries[-1].piece = line.strip().removeprefix('in it: ')
             else:
                 entries.append(Entry(line.rstrip('\n')))
+    if name == 'expected' and not all(entry.piece for entry in entries):
+        raise ListError('expected: an entry has no evidence, or no piece')
     return entries
 
 
