@@ -419,6 +419,9 @@ def run(options, work):
           f'{rounds.completed} completed, {rounds.in_flight} in flight at the '
           f'kills; {rounds.lost} sectors lost that were not flushed; check '
           f'found {rounds.left}')
+    if not failed and (rounds.completed < 20 * number or not rounds.in_flight):
+        failed = 1
+        print('FAILED: that is no load')
     sys.exit(failed)
 
 

@@ -110,22 +110,32 @@ class Nbdkit:
     """nbdkit on a port of the loopback address and nowhere else."""
 
     def __init__(self, arguments):
+        self.arguments = arguments
+
+    def __enter__(self):
+        for _ in range(3):          # the port may go to somebody else
+            self.start()
+            if self.answers():
+                return self
+            self.__exit__()
+        raise AssertionError('nbdkit does not answer')
+
+    def start(self):
         self.port = free_port()
         self.process = subprocess.Popen(
             ['nbdkit', '--foreground', '--exit-with-parent', '--ipaddr',
-             '127.0.0.1', '--port', str(self.port), *arguments],
+             '127.0.0.1', '--port', str(self.port), *self.arguments],
             stdin=subprocess.DEVNULL)
 
-    def __enter__(self):
-        end = time.monotonic() + 30
+    def answers(self):
+        end = time.monotonic() + 60
         while time.monotonic() < end and self.process.poll() is None:
             try:
                 socket.create_connection(('127.0.0.1', self.port)).close()
-                return self
+                return self.process.poll() is None
             except ConnectionRefusedError:
                 time.sleep(0.05)
-        self.__exit__()
-        raise AssertionError('nbdkit does not answer')
+        return False
 
     def __exit__(self, *_):
         self.process.terminate()

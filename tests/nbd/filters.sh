@@ -82,8 +82,8 @@ case_stacked() {
     transparent 'retry-request exitlast'
 }
 
-# Requests that fail for half a second are tried again after one; `retry`
-# closes the volume and opens it again before.
+# Requests that fail are tried again after a second; `retry` closes the volume
+# and opens it again before.
 case_retried_errors() {
     local filter
     sanitized && return
@@ -94,9 +94,11 @@ case_retried_errors() {
         through $filter "$filter error" "$filter-delay=1
             error=EIO error-pwrite-rate=100%
             error-pwrite-file=$directory/failing" \
-            "{ sleep 0.5; rm $directory/failing; } &
+            "{ until grep -q 'injecting EIO' $directory/errors; do
+                   sleep 0.05
+               done
+               rm $directory/failing; } &
             nbdcopy --flush $image \$uri" 2> "$directory/errors"
-        grep -q 'injecting EIO' "$directory/errors"
         same_as_image $filter
     done
 }

@@ -112,22 +112,31 @@ case_killed() {
         "--rw=write --iodepth=8 --bs=64k $jobs"
 }
 
+# Bytes that the server wrote, by whatever call.
+written() {
+    awk '/^(wchar|write_bytes):/ { n += $2 } END { print n }' "/proc/$server/io"
+}
+
 # What was flushed survives that the server is killed at work on the rest: the
 # lower half is written and flushed, then the upper half until the end.
 case_killed_at_work() {
-    local lower writer round
+    local lower writer round before
     lower="--rw=randwrite --iodepth=16 $mixed --size=32m"
     create at-work
     for round in 1 2 3; do
         start "$NBDKIT_PLUGIN" store="$store" at-work
         fio_on "$url" "$lower --randseed=$round --do_verify=0 --end_fsync=1"
+        before=$(written)
         (cd "$directory" && exec fio --ioengine=nbd --thread --minimal \
             --uri="$url" --name=upper --rw=randwrite --bs=4k --iodepth=16 \
             --offset=32m --size=32m --time_based --runtime=60 \
             > "$directory/upper.log" 2>&1) &
         writer=$!
         pids+=("$writer")
-        sleep 0.$((round * 2))
+        while [ "$(written)" -lt $((before + round * 1048576)) ]; do
+            kill -0 "$writer"
+            sleep 0.01
+        done
         kill -KILL "$server"
         wait "$server" || true
         # It sees its server go; it has not ended before.

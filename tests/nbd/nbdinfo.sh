@@ -182,7 +182,8 @@ case_tcp() {
     create tcp
     start_tcp "$NBDKIT_PLUGIN" store="$store"
     test "$(nbdinfo --size "$url/tcp")" = $size
-    nbdinfo --list "$url" | grep -q 'export="tcp":'
+    nbdinfo --list "$url" > "$directory/list"
+    grep -q 'export="tcp":' "$directory/list"
     stop
 }
 

@@ -88,10 +88,10 @@ start() {
     started+=("$pid")
 }
 
-# wait_for COMMAND...: until it succeeds, 10 s at most
+# wait_for COMMAND...: until it succeeds, a minute at most
 wait_for() {
     local i
-    for ((i = 0; i < 200; i++)); do
+    for ((i = 0; i < 1200; i++)); do
         if "$@"; then
             return
         fi

@@ -2,6 +2,7 @@
 /* The dir store when system calls fail: through the table of base/sys.h. */
 #include "base/sys.h"
 #include "harness.h"
+#include "store/dir-internal.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -143,10 +144,23 @@ static void test_removal_sync_fails(void)
     free(data);
 }
 
+static struct dir_store *syncing;
+
+static unsigned waiting_syncs(void)
+{
+    unsigned count;
+
+    g_mutex_lock(&syncing->lock);
+    count = syncing->sync_waiters;
+    g_mutex_unlock(&syncing->lock);
+    return count;
+}
+
+/* It fails when the three others wait for it. */
 static int slowly_failing_fdatasync(int fd)
 {
-    if (g_atomic_int_get(&failures_left) > 0) {
-        g_usleep(100000);
+    while (g_atomic_int_get(&failures_left) > 0 && waiting_syncs() < 3) {
+        g_usleep(1000);
     }
     return failing_fdatasync(fd);
 }
@@ -169,6 +183,7 @@ static void test_waiting_syncs_fail(void)
     g_assert_cmpint(do_write(&fixture, block(&fixture, 0), 0, data, 4096,
                              STORE_CREATE), ==, 0);
     failures_left = 1;
+    syncing = fixture.store->state;
     sys.fdatasync = slowly_failing_fdatasync;
     for (int i = 0; i < 4; i++) {
         requests[i] = (struct store_request){

@@ -596,7 +596,9 @@ static void test_usage_beside_deactivate(const void *kind)
     arm(&rig, (struct fault_rule){.op = FAULT_PUT, .nth = 1, .times = 0,
                                   .delay_ms = 300});
     thread = g_thread_new("deactivate", deactivate_main, rig.volume);
-    g_usleep(100000);
+    while (fault_count(rig.fault, FAULT_PUT) == 0) {
+        g_usleep(1000);
+    }
     assert_fails(archip_volume_get_usage(rig.volume, &usage), EPERM, "active");
     g_thread_join(thread);
     rig_close(&rig);
