@@ -6,8 +6,8 @@ text saves starting most of them.  Where the text isn't plain the test is run
 and says so itself.  Two lists, in tests/qemu-iotests, name the exceptions:
 
 expected      fails on QEMU's own driver, too; with the command that shows it
-unsuited      can't do what is asked for, most because it goes to a local file;
-              with the piece of its text that shows it, which must be there
+unsuited      goes to a local file although a protocol was asked for; with the
+              piece of its text that shows it, which must be there
 """
 import ast
 import os

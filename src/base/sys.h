@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
  * The system calls that stores make, in a table that tests replace to make any
- * of them fail.  Each behaves as the C library's of the same name; those of
+ * of them fail.  Each behaves as the C library's of the same name; those for
  * libaio return -errno.
  *
  * `sys` is set up statically.  Replace members only while no other thread is
@@ -48,9 +48,11 @@ struct sys_table {
                    int flags);
     /* The file system. */
     int (*fstatfs)(int fd, struct statfs *space);
-    /* libaio. */
-    int (*io_setup)(int depth, io_context_t *context);
-    int (*io_destroy)(io_context_t context);
+    /* libaio.  A context for `depth` requests, of those that were put back or a
+     * new one: the kernel takes tens of milliseconds to destroy one.  All of a
+     * context's requests must have ended when it's put back. */
+    int (*aio_get)(int depth, io_context_t *context);
+    void (*aio_put)(int depth, io_context_t context);
     int (*io_submit)(io_context_t context, long count, struct iocb **iocbs);
     /* Clocks. */
     int64_t (*realtime_ns)(void);

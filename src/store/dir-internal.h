@@ -268,8 +268,6 @@ void dir_queue_submit(struct store_queue *queue,
                       struct store_request *request);
 void dir_queue_kick(struct store_queue *queue);
 int dir_queue_poll(struct store_queue *queue);
-/* Of the store: every queue is closed. */
-void dir_queues_clear(struct dir_store *dir);
 
 /* --- dir-records.c -------------------------------------------------------- */
 
@@ -374,8 +372,6 @@ struct dir_store {
     struct dir_cache cache;
     GHashTable *folders;        /* path -> struct dir_folder, if unsynced */
     GHashTable *known_folders;  /* paths; those above them aren't doubted */
-    GQueue idle_aio;            /* io_context_t of queues that were closed:
-                                   destroying one takes tens of milliseconds */
 };
 
 /* The store's folder, for messages. */

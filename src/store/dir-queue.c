@@ -394,32 +394,17 @@ static bool is_synced(struct dir_queue *queue, struct store_request *request)
     return clean;
 }
 
-/* An idle context or a new one.  Without (there is a limit on the system) the
- * pool does the work. */
+/* Without a context (there is a limit on the system) the pool does the work. */
 static bool has_aio(struct dir_queue *queue)
 {
-    struct dir_store *dir = queue->dir;
-
     if (queue->aio || !queue->wants_aio) {
         return queue->aio != NULL;
     }
-    g_mutex_lock(&dir->lock);
-    queue->aio = g_queue_pop_tail(&dir->idle_aio);
-    g_mutex_unlock(&dir->lock);
-    if (!queue->aio && sys.io_setup(AIO_DEPTH, &queue->aio) < 0) {
+    if (sys.aio_get(AIO_DEPTH, &queue->aio) < 0) {
         queue->aio = NULL;
         queue->wants_aio = false;
     }
     return queue->aio != NULL;
-}
-
-void dir_queues_clear(struct dir_store *dir)
-{
-    io_context_t aio;
-
-    while ((aio = g_queue_pop_tail(&dir->idle_aio))) {
-        sys.io_destroy(aio);
-    }
 }
 
 static void start(struct dir_queue *queue, struct store_request *request)
@@ -616,9 +601,7 @@ void dir_queue_close(struct store_queue *base)
     g_assert(queue->submitted.count + queue->waiting.count + queue->done.count +
              queue->aio_count + queue->pooled_count == 0);
     if (queue->aio) {
-        g_mutex_lock(&queue->dir->lock);
-        g_queue_push_tail(&queue->dir->idle_aio, queue->aio);
-        g_mutex_unlock(&queue->dir->lock);
+        sys.aio_put(AIO_DEPTH, queue->aio);
     }
     close(queue->event_fd);
     g_mutex_clear(&queue->lock);

@@ -474,7 +474,6 @@ static void dir_store_close(struct store *store)
     struct dir_store *dir = store->state;
 
     dir_pool_clear(&dir->pool);
-    dir_queues_clear(dir);
     dir_cache_clear(dir);
     dir_reserve_tend(dir);
     dir_store_free(dir);

@@ -70,7 +70,7 @@ struct peer *peer_new(const char *folder, enum peer_way way, bool direct,
     g_mutex_init(&peer->lock);
     g_cond_init(&peer->done);
     peer->pool = g_thread_pool_new(sync_in_pool, peer, THREADS, true, NULL);
-    errno = -sys.io_setup(AIO_DEPTH, &peer->aio);
+    errno = -sys.aio_get(AIO_DEPTH, &peer->aio);
     bench_must(errno ? -1 : 0, "io_setup");
     peer->journal_fd = open(journal, O_RDWR | O_CREAT |
                             (direct ? O_DIRECT : 0), 0666);
@@ -98,7 +98,7 @@ void peer_free(struct peer *peer)
         close(GPOINTER_TO_INT(fd));
     }
     close(peer->journal_fd);
-    sys.io_destroy(peer->aio);
+    sys.aio_put(AIO_DEPTH, peer->aio);
     g_array_unref(peer->files);
     g_hash_table_unref(peer->fans);
     g_hash_table_unref(peer->touched_files);

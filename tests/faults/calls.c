@@ -313,10 +313,10 @@ static void hide_ring(io_context_t context)
     ((unsigned *)context)[4] = 0;
 }
 
-static int fail_io_setup(int depth, io_context_t *context)
+static int fail_aio_get(int depth, io_context_t *context)
 {
     int way = calls_way(CALLS_AIO, "io_setup", WAYS(EAGAIN, ENOMEM));
-    int result = way ? -way : io_setup(depth, context);
+    int result = way ? -way : sys_real.aio_get(depth, context);
 
     if (result == 0 && armed && rule.groups & CALLS_AIO) {
         hide_ring(*context);
@@ -550,8 +550,8 @@ void calls_install(void)
         .renameat2 = fail_renameat2,
         .fstatat = fail_fstatat,
         .fstatfs = fail_fstatfs,
-        .io_setup = fail_io_setup,
-        .io_destroy = sys_real.io_destroy,
+        .aio_get = fail_aio_get,
+        .aio_put = sys_real.aio_put,
         .io_submit = fail_io_submit,
         .realtime_ns = sys_real.realtime_ns,
         .thread_number = sys_real.thread_number,

@@ -680,7 +680,7 @@ void calls_install(void)
         .unlinkat = sim_unlinkat, .linkat = sim_linkat,
         .renameat2 = sim_renameat2, .fstatat = sim_fstatat,
         .fstatfs = sim_fstatfs,
-        .io_setup = sim_io_setup, .io_destroy = sim_io_destroy,
+        .aio_get = sim_aio_get, .aio_put = sim_aio_put,
         .io_submit = sim_io_submit, .realtime_ns = sim_realtime_ns,
         .thread_number = fiber_number,
     };

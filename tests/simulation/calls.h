@@ -74,8 +74,8 @@ int sim_renameat2(int from_fd, const char *from, int to_fd, const char *to,
 
 /* --- waits.c -------------------------------------------------------------- */
 
-int sim_io_setup(int depth, io_context_t *context);
-int sim_io_destroy(io_context_t context);
+int sim_aio_get(int depth, io_context_t *context);
+void sim_aio_put(int depth, io_context_t context);
 int sim_io_submit(io_context_t context, long count, struct iocb **iocbs);
 int64_t sim_realtime_ns(void);
 

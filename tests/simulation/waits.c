@@ -33,7 +33,7 @@ struct transfer {
 static struct transfer transfers[TRANSFERS_MAX];
 static unsigned transfer_count;
 
-int sim_io_setup(int depth, io_context_t *context)
+int sim_aio_get(int depth, io_context_t *context)
 {
     unsigned slots = (unsigned)depth + 1;
     struct ring *ring;
@@ -49,10 +49,9 @@ int sim_io_setup(int depth, io_context_t *context)
     return 0;
 }
 
-int sim_io_destroy(io_context_t context)
+void sim_aio_put(int depth, io_context_t context)
 {
     g_free(context);
-    return 0;
 }
 
 /* What an iocb moves; a single buffer's goes to `one`. */

@@ -419,7 +419,7 @@ static int refusing_io_submit(io_context_t context, long count,
     return g_random_boolean() ? -EAGAIN : -EINTR;
 }
 
-static int refusing_io_setup(int depth, io_context_t *context)
+static int refusing_aio_get(int depth, io_context_t *context)
 {
     return -EAGAIN;
 }
@@ -486,7 +486,7 @@ static void test_aio_refuses(void)
     write_and_compare("dir:%s", 0);
     sys.io_submit = shortening_io_submit;
     write_and_compare("dir:%s", 0);
-    sys.io_setup = refusing_io_setup;
+    sys.aio_get = refusing_aio_get;
     write_and_compare("dir:%s", 0);
     sys = sys_real;
 }

@@ -606,9 +606,44 @@ static void test_syncs_together(void)
     syncs_together("dir:%s", STORE_QUEUE_MAY_BLOCK);
 }
 
+/* --- Contexts of libaio --------------------------------------------------- */
+
+static io_context_t context_of(int depth)
+{
+    io_context_t context = NULL;
+
+    g_assert_cmpint(sys.aio_get(depth, &context), ==, 0);
+    g_assert_cmpint(io_submit(context, 0, NULL), ==, 0);
+    return context;
+}
+
+/* One that was put back is used again, but not for another depth, nor by a
+ * child, to which it's nothing. */
+static void test_contexts(void)
+{
+    io_context_t first = context_of(8), other;
+    int status;
+    pid_t pid;
+
+    sys.aio_put(8, first);
+    other = context_of(16);
+    g_assert_true(other != first);
+    sys.aio_put(16, other);
+    pid = fork();
+    if (pid == 0) {
+        context_of(8);
+        _exit(0);
+    }
+    g_assert_cmpint(waitpid(pid, &status, 0), ==, pid);
+    g_assert_cmpint(status, ==, 0);
+    g_assert_true(context_of(8) == first);
+    sys.aio_put(8, first);
+}
+
 int main(int argc, char **argv)
 {
     g_test_init(&argc, &argv, NULL);
+    g_test_add_func("/dir/contexts", test_contexts);
     g_test_add_func("/dir/open/missing", test_open_missing);
     g_test_add_func("/dir/open/foreign", test_open_foreign);
     g_test_add_func("/dir/open/half-made", test_open_half_made);
