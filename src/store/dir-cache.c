@@ -12,9 +12,10 @@
  * takes the first's.  One opened while an object left its bucket (created anew,
  * or removed) is opened again: it may be of the earlier life.
  *
- * Other processes create objects anew and remove them, too, but only while they
- * hold a volume's lock.  So after each lock that was taken a file is looked at
- * before it is used again: one without a name is of an earlier life.
+ * Other processes create objects anew, remove them and set them aside, too, but
+ * only while they hold a volume's lock.  So after each lock that was taken a file
+ * is opened again before it's used: if that is another one, the one that was
+ * open is of an earlier life.
  */
 #include "store/dir-internal.h"
 
@@ -124,26 +125,26 @@ void dir_cache_age(struct dir_store *dir)
     g_mutex_unlock(&dir->lock);
 }
 
-/* As find_locked(), but not what another process has replaced or removed
- * (D10). */
+/* As find_locked(), but not what another process has replaced or removed (D10):
+ * `opened` is what has the name now, or NULL if nothing has, as of `age`. */
 static struct dir_file *find_current_locked(struct dir_cache *cache,
                                             const struct store_object *name,
+                                            const struct dir_file *opened,
+                                            uint64_t age,
                                             struct dir_file **unused)
 {
-    struct dir_bucket *bucket = bucket_of(cache, name);
-    struct dir_file *file = find_locked(bucket, name);
-    struct stat status;
+    struct dir_file *file = find_locked(bucket_of(cache, name), name);
 
-    if (!file || file->age == cache->age) {
+    if (!file || file->age >= age) {
         return file;
     }
-    if (sys.fstat(file->fd, &status) == 0 && status.st_nlink == 0) {
-        bucket->removals++;
-        detach_locked(cache, file, unused);
-        return NULL;
+    if (opened && file->device == opened->device &&
+        file->inode == opened->inode) {
+        file->age = age;
+        return file;
     }
-    file->age = cache->age;
-    return file;
+    detach_locked(cache, file, unused);
+    return NULL;
 }
 
 /* --- Making room ---------------------------------------------------------- */
@@ -240,6 +241,27 @@ static int open_fd(struct dir_store *dir, const char *path, int flags,
     return fd;
 }
 
+/* A file not in the table; it takes the descriptor.  Returns 0 or -errno. */
+static int file_new(const struct store_object *name, int fd, bool read_only,
+                    struct dir_file **file)
+{
+    struct stat status;
+
+    if (sys.fstat(fd, &status) < 0) {
+        int result = -errno;
+
+        sys.close(fd);
+        return result;
+    }
+    *file = g_new0(struct dir_file, 1);
+    (*file)->name = *name;
+    (*file)->fd = fd;
+    (*file)->device = status.st_dev;
+    (*file)->inode = status.st_ino;
+    (*file)->read_only = read_only;
+    return 0;
+}
+
 /* A file of this object, not in the table. */
 static int open_file(struct dir_store *dir, const struct store_object *name,
                      bool may_block, struct dir_file **file)
@@ -259,59 +281,69 @@ static int open_file(struct dir_store *dir, const struct store_object *name,
         fd = open_fd(dir, path, (open_flags(dir) & ~O_ACCMODE) | O_RDONLY,
                      may_block);
     }
-    if (fd < 0) {
-        return fd;
-    }
-    *file = g_new0(struct dir_file, 1);
-    (*file)->name = *name;
-    (*file)->fd = fd;
-    (*file)->read_only = read_only;
-    return 0;
+    return fd < 0 ? fd : file_new(name, fd, read_only, file);
 }
 
-/* Put a file opened while the bucket had seen `removals` into the table, or
- * find the one that is there meanwhile.  NULL: open it again. */
-static struct dir_file *enter(struct dir_store *dir, struct dir_file *opened,
-                              uint64_t removals)
+/* The state of bucket and cache in which a file was looked for. */
+struct moment {
+    uint64_t removals;
+    uint64_t age;
+};
+
+/* Put a file opened after that moment into the table, or find the one that is
+ * there.  NULL: open it again; but if `opened` is NULL, which means that nothing
+ * has the name, there is none. */
+static struct dir_file *enter(struct dir_store *dir,
+                              const struct store_object *name,
+                              struct dir_file *opened,
+                              const struct moment *moment)
 {
-    struct dir_bucket *bucket = bucket_of(&dir->cache, &opened->name);
-    struct dir_file *file;
+    struct dir_file *file = NULL, *unused = NULL;
 
     g_mutex_lock(&dir->lock);
-    file = find_locked(bucket, &opened->name);
-    if (file) {
-        use_locked(file);
-    } else if (bucket->removals == removals) {
-        insert_locked(&dir->cache, opened);
-        file = opened;
+    if (bucket_of(&dir->cache, name)->removals == moment->removals) {
+        file = find_current_locked(&dir->cache, name, opened, moment->age,
+                                   &unused);
+        if (file) {
+            use_locked(file);
+        } else if (opened) {
+            opened->age = moment->age;
+            insert_locked(&dir->cache, opened);
+            file = opened;
+        }
     }
     g_mutex_unlock(&dir->lock);
-    if (file != opened) {
+    if (opened && file != opened) {
         file_free(opened);
     }
+    free_all(unused);
     return file;
 }
 
-/* The file if it is open, else NULL with room made for it. */
+/* The file if it is open and surely current, else NULL with room made for it. */
 static struct dir_file *find_or_make_room(struct dir_store *dir,
                                           const struct store_object *name,
-                                          bool may_block, uint64_t *removals,
-                                          int *result)
+                                          bool may_block,
+                                          struct moment *moment, int *result)
 {
     struct dir_bucket *bucket = bucket_of(&dir->cache, name);
     struct dir_file *unused = NULL, *file;
 
     g_mutex_lock(&dir->lock);
     *result = 0;
-    file = find_current_locked(&dir->cache, name, &unused);
+    file = find_locked(bucket, name);
     if (!file) {
         *result = make_room_locked(dir, may_block, &unused);
         file = find_locked(bucket, name);
     }
+    *moment = (struct moment){bucket->removals, dir->cache.age};
+    if (file && file->age < moment->age) {
+        file = NULL;
+    }
     if (file) {
         use_locked(file);
+        *result = 0;
     }
-    *removals = bucket->removals;
     g_mutex_unlock(&dir->lock);
     free_all(unused);
     return file;
@@ -320,24 +352,25 @@ static struct dir_file *find_or_make_room(struct dir_store *dir,
 int dir_file_get(struct dir_store *dir, const struct store_object *name,
                  bool may_block, struct dir_file **file)
 {
-    struct dir_file *opened = NULL;
-    uint64_t removals;
+    struct moment moment;
     int result;
 
     for (;;) {
-        *file = find_or_make_room(dir, name, may_block, &removals, &result);
+        struct dir_file *opened = NULL;
+
+        *file = find_or_make_room(dir, name, may_block, &moment, &result);
         if (*file) {
             return 0;
         }
         if (result == 0) {
             result = open_file(dir, name, may_block, &opened);
         }
-        if (result < 0) {
+        if (result < 0 && result != -ENOENT) {
             return result;
         }
-        *file = enter(dir, opened, removals);
-        if (*file) {
-            return 0;
+        *file = enter(dir, name, opened, &moment);
+        if (*file || result < 0) {
+            return *file ? 0 : result;
         }
     }
 }
@@ -345,15 +378,14 @@ int dir_file_get(struct dir_store *dir, const struct store_object *name,
 struct dir_file *dir_file_find(struct dir_store *dir,
                                const struct store_object *name)
 {
-    struct dir_file *file, *unused = NULL;
+    struct dir_file *file;
 
     g_mutex_lock(&dir->lock);
-    file = find_current_locked(&dir->cache, name, &unused);
+    file = find_locked(bucket_of(&dir->cache, name), name);
     if (file) {
         use_locked(file);
     }
     g_mutex_unlock(&dir->lock);
-    free_all(unused);
     return file;
 }
 
@@ -419,30 +451,30 @@ int dir_file_create(struct dir_store *dir, const struct store_object *name,
 {
     struct dir_file *made, *unused = NULL;
     char path[DIR_PATH_BYTES];
-    int fd;
+    int fd, result;
 
     dir_object_path(name, path);
     fd = create_fd(dir, path);
     if (fd < 0) {
         return fd;
     }
-    if (size_bytes > 0 &&
+    result = file_new(name, fd, false, &made);
+    if (result == 0 && size_bytes > 0 &&
         TEMP_FAILURE_RETRY(sys.ftruncate(fd, (off_t)size_bytes)) < 0) {
-        int result = -errno;
-
-        sys.close(fd);
+        result = -errno;
+        file_free(made);
+    }
+    if (result < 0) {
         dir_unlink(dir, path);
         return result;
     }
     dir_file_made(dir, path);
-    made = g_new0(struct dir_file, 1);
-    made->name = *name;
-    made->fd = fd;
     made->sync.changed = 1;
     g_mutex_lock(&dir->lock);
     forget_locked(dir, name, &unused);
     make_room_locked(dir, true, &unused);
     forget_locked(dir, name, &unused);
+    made->age = dir->cache.age;
     insert_locked(&dir->cache, made);
     g_mutex_unlock(&dir->lock);
     free_all(unused);

@@ -72,17 +72,18 @@ bool dir_file_is_clean(struct dir_store *dir, struct dir_file *file);
 
 /* --- dir-cache.c: open files ---------------------------------------------- */
 
-/* An open object.  `fd` and `name` don't change; the rest is under
- * dir_store.lock.  Only a file without users is on the list of the idle. */
+/* An open object.  What stands before `detached` doesn't change; the rest is
+ * under dir_store.lock.  Only a file without users is on the list of the idle. */
 struct dir_file {
     struct store_object name;
     int fd;
+    dev_t device;
+    ino_t inode;
     bool read_only;
     bool detached;              /* removed from the table; closed by the last
                                    user */
     int users;
-    uint64_t age;               /* the cache's when it was last looked at; 0:
-                                   never */
+    uint64_t age;               /* the cache's when it surely was current */
     struct sync_point sync;
     struct dir_file *next;      /* in its bucket */
     struct dir_file *older, *newer;     /* idle ones, by last use */

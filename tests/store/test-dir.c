@@ -606,6 +606,121 @@ static void test_syncs_together(void)
     syncs_together("dir:%s", STORE_QUEUE_MAY_BLOCK);
 }
 
+/* --- What other processes do ---------------------------------------------- */
+
+/* The same store, opened once more, which is what another process has. */
+static struct fixture opened_again(const struct fixture *fixture)
+{
+    struct fixture again = *fixture;
+
+    g_assert_cmpint(store_open(fixture->location, 0, &again.store, NULL), ==,
+                    0);
+    g_assert_cmpint(store_queue_open(again.store, again.queue_flags,
+                                     &again.queue, NULL), ==, 0);
+    return again;
+}
+
+static struct store_lock *begin_life(struct fixture *fixture)
+{
+    struct store_owner me = {.pid = getpid(), .open = true};
+    struct store_lock *lock;
+
+    g_assert_cmpint(fixture->store->driver->lock(fixture->store,
+                                                 &fixture->layer,
+                                                 STORE_LOCK_WRITE, &me, &lock,
+                                                 NULL, NULL), ==, 0);
+    return lock;
+}
+
+static void end_life(struct fixture *fixture, struct store_lock *lock)
+{
+    fixture->store->driver->unlock(lock);
+}
+
+static void write_byte(struct fixture *fixture, uint8_t byte, unsigned flags)
+{
+    uint8_t *data = make_buffer(4096, 0);
+
+    memset(data, byte, 4096);
+    g_assert_cmpint(do_write(fixture, block(fixture, 0), 0, data, 4096, flags),
+                    ==, 0);
+    free(data);
+}
+
+static void assert_byte(struct fixture *fixture, uint8_t byte)
+{
+    uint8_t *data = make_buffer(4096, 1);
+
+    g_assert_cmpint(do_read(fixture, block(fixture, 0), 0, data, 4096), ==, 0);
+    g_assert_true(is_all(data, byte, 4096));
+    free(data);
+}
+
+static void assert_nothing(struct fixture *fixture)
+{
+    uint8_t *data = make_buffer(4096, 1);
+
+    g_assert_cmpint(do_read(fixture, block(fixture, 0), 0, data, 4096), ==,
+                    -ENOENT);
+    free(data);
+}
+
+static void take_away(struct fixture *fixture, bool aside)
+{
+    struct store_thing thing = {STORE_THING_OBJECT, block(fixture, 0)};
+
+    g_assert_cmpint(aside ? fixture->store->driver->set_aside(fixture->store,
+                                                              &thing, NULL)
+                          : do_op(fixture, STORE_REMOVE, thing.object, 0, 0, 0),
+                    ==, 0);
+}
+
+static void one_object_of_two(const char *location, unsigned flags, bool aside,
+                              bool synced)
+{
+    struct fixture one, other;
+    struct store_lock *lock;
+
+    fixture_open(&one, location, flags);
+    other = opened_again(&one);
+    lock = begin_life(&one);
+    write_byte(&one, 1, STORE_CREATE);
+    if (synced) {
+        do_op(&one, STORE_SYNC, block(&one, 0), 0, 0, 0);
+    }
+    end_life(&one, lock);
+    lock = begin_life(&other);
+    take_away(&other, aside);
+    write_byte(&other, 2, STORE_CREATE);
+    end_life(&other, lock);
+    lock = begin_life(&one);
+    assert_byte(&one, 2);
+    write_byte(&one, 3, 0);
+    end_life(&one, lock);
+    lock = begin_life(&other);
+    assert_byte(&other, 3);
+    take_away(&other, aside);
+    end_life(&other, lock);
+    lock = begin_life(&one);
+    assert_nothing(&one);
+    write_byte(&one, 4, STORE_CREATE);
+    end_life(&one, lock);
+    lock = begin_life(&other);
+    assert_byte(&other, 4);
+    end_life(&other, lock);
+    store_queue_close(other.queue);
+    store_close(other.store);
+    fixture_close(&one);
+}
+
+static void test_two_processes(void)
+{
+    for (unsigned i = 0; i < 16; i++) {
+        one_object_of_two(i & 1 ? "dir:%s" : "dir:%s?io=buffered",
+                          i & 2 ? STORE_QUEUE_MAY_BLOCK : 0, i & 4, i & 8);
+    }
+}
+
 /* --- Contexts of libaio --------------------------------------------------- */
 
 static io_context_t context_of(int depth)
@@ -644,6 +759,7 @@ int main(int argc, char **argv)
 {
     g_test_init(&argc, &argv, NULL);
     g_test_add_func("/dir/contexts", test_contexts);
+    g_test_add_func("/dir/two-processes", test_two_processes);
     g_test_add_func("/dir/open/missing", test_open_missing);
     g_test_add_func("/dir/open/foreign", test_open_foreign);
     g_test_add_func("/dir/open/half-made", test_open_half_made);
