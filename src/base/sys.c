@@ -23,31 +23,47 @@ static int real_openat2(int folder_fd, const char *path, struct open_how *how,
 
 /* --- Contexts of libaio --------------------------------------------------- */
 
-struct aio_context {
-    io_context_t context;
-    int depth;
-    pid_t pid;                  /* a child of fork() can't use its parent's */
-};
+#define AIO_IDLE_MAX 8          /* the system has a limit for all processes */
 
-static GMutex aio_lock;         /* guards the next */
-static GArray *aio_idle;        /* struct aio_context[]; these end with the
-                                   process */
+/* Those put back; they end with the process. */
+static struct {
+    GMutex lock;                /* guards all below */
+    struct {
+        io_context_t context;
+        int depth;
+    } idle[AIO_IDLE_MAX];
+    unsigned count;
+    pid_t pid;                  /* whose they are: not a child's of fork() */
+} contexts;
 
 static bool aio_take_idle(int depth, io_context_t *context)
 {
-    g_autoptr(GMutexLocker) locker = g_mutex_locker_new(&aio_lock);
+    g_autoptr(GMutexLocker) locker = g_mutex_locker_new(&contexts.lock);
 
-    for (guint i = aio_idle ? aio_idle->len : 0; i-- > 0; ) {
-        struct aio_context *idle = &g_array_index(aio_idle, struct aio_context,
-                                                  i);
-
-        if (idle->depth == depth && idle->pid == getpid()) {
-            *context = idle->context;
-            g_array_remove_index_fast(aio_idle, i);
+    for (unsigned i = 0; contexts.pid == getpid() && i < contexts.count; i++) {
+        if (contexts.idle[i].depth == depth) {
+            *context = contexts.idle[i].context;
+            contexts.idle[i] = contexts.idle[--contexts.count];
             return true;
         }
     }
     return false;
+}
+
+static bool aio_keep_idle(int depth, io_context_t context)
+{
+    g_autoptr(GMutexLocker) locker = g_mutex_locker_new(&contexts.lock);
+
+    if (contexts.pid != getpid()) {
+        contexts.pid = getpid();
+        contexts.count = 0;
+    }
+    if (contexts.count == AIO_IDLE_MAX) {
+        return false;
+    }
+    contexts.idle[contexts.count].context = context;
+    contexts.idle[contexts.count++].depth = depth;
+    return true;
 }
 
 static int real_aio_get(int depth, io_context_t *context)
@@ -57,13 +73,9 @@ static int real_aio_get(int depth, io_context_t *context)
 
 static void real_aio_put(int depth, io_context_t context)
 {
-    struct aio_context idle = { context, depth, getpid() };
-    g_autoptr(GMutexLocker) locker = g_mutex_locker_new(&aio_lock);
-
-    if (!aio_idle) {
-        aio_idle = g_array_new(false, false, sizeof(idle));
+    if (!aio_keep_idle(depth, context)) {
+        io_destroy(context);
     }
-    g_array_append_val(aio_idle, idle);
 }
 
 /* --- Clocks and threads --------------------------------------------------- */

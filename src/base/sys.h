@@ -48,9 +48,9 @@ struct sys_table {
                    int flags);
     /* The file system. */
     int (*fstatfs)(int fd, struct statfs *space);
-    /* libaio.  A context for `depth` requests, of those that were put back or a
-     * new one: the kernel takes tens of milliseconds to destroy one.  All of a
-     * context's requests must have ended when it's put back. */
+    /* libaio.  A context for `depth` requests, of the few that were put back and
+     * kept or a new one: the kernel takes tens of milliseconds to destroy one.
+     * All of a context's requests must have ended when it's put back. */
     int (*aio_get)(int depth, io_context_t *context);
     void (*aio_put)(int depth, io_context_t context);
     int (*io_submit)(io_context_t context, long count, struct iocb **iocbs);

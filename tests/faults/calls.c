@@ -308,9 +308,9 @@ static int fail_fstatfs(int fd, struct statfs *space)
 
 /* What io_context_t points to begins with: id, slots, head, tail, magic.  With
  * another magic the library asks io_getevents(), which is ours. */
-static void hide_ring(io_context_t context)
+static void mark_ring(io_context_t context, unsigned magic)
 {
-    ((unsigned *)context)[4] = 0;
+    ((unsigned *)context)[4] = magic;
 }
 
 static int fail_aio_get(int depth, io_context_t *context)
@@ -319,9 +319,15 @@ static int fail_aio_get(int depth, io_context_t *context)
     int result = way ? -way : sys_real.aio_get(depth, context);
 
     if (result == 0 && armed && rule.groups & CALLS_AIO) {
-        hide_ring(*context);
+        mark_ring(*context, 0);
     }
     return result;
+}
+
+static void unhide_aio_put(int depth, io_context_t context)
+{
+    mark_ring(context, 0xa10a10a1);
+    sys_real.aio_put(depth, context);
 }
 
 static int fail_io_submit(io_context_t context, long count, struct iocb **iocbs)
@@ -551,7 +557,7 @@ void calls_install(void)
         .fstatat = fail_fstatat,
         .fstatfs = fail_fstatfs,
         .aio_get = fail_aio_get,
-        .aio_put = sys_real.aio_put,
+        .aio_put = unhide_aio_put,
         .io_submit = fail_io_submit,
         .realtime_ns = sys_real.realtime_ns,
         .thread_number = sys_real.thread_number,

@@ -732,6 +732,31 @@ static io_context_t context_of(int depth)
     return context;
 }
 
+static void put_and_get(io_context_t context)
+{
+    sys.aio_put(8, context);
+    g_assert_true(context_of(8) == context);
+    sys.aio_put(8, context);
+}
+
+/* Many put back: some are kept, and none is used twice. */
+static void many_contexts(void)
+{
+    io_context_t many[20];
+
+    for (unsigned round = 0; round < 2; round++) {
+        for (unsigned i = 0; i < G_N_ELEMENTS(many); i++) {
+            many[i] = context_of(8);
+            for (unsigned j = 0; j < i; j++) {
+                g_assert_true(many[i] != many[j]);
+            }
+        }
+        for (unsigned i = 0; i < G_N_ELEMENTS(many); i++) {
+            sys.aio_put(8, many[i]);
+        }
+    }
+}
+
 /* One that was put back is used again, but not for another depth, nor by a
  * child, to which it's nothing. */
 static void test_contexts(void)
@@ -746,13 +771,14 @@ static void test_contexts(void)
     sys.aio_put(16, other);
     pid = fork();
     if (pid == 0) {
-        context_of(8);
+        put_and_get(context_of(8));
         _exit(0);
     }
     g_assert_cmpint(waitpid(pid, &status, 0), ==, pid);
     g_assert_cmpint(status, ==, 0);
     g_assert_true(context_of(8) == first);
-    sys.aio_put(8, first);
+    put_and_get(first);
+    many_contexts();
 }
 
 int main(int argc, char **argv)
