@@ -336,6 +336,10 @@ class PowerCuts(harness.GuestTest):
               f'that were not flushed, {self.mixed} mixed; check found '
               f'{self.left}; {len(failures)} failures')
         self.assertFalse(failures, '\n\n'.join(failures[:5]))
+        self.assertGreater(self.unflushed, OPTIONS.cuts,
+                           'next to nothing was in doubt')
+        self.assertLessEqual(self.mixed, OPTIONS.cuts,
+                             'more than write-back can mix')
 
 
 def read_options():
