@@ -347,6 +347,7 @@ static int needs_check(struct install *install, struct map *map,
     GHashTableIter iter;
     void *needs;
 
+    install->missing_count = install->newer_count = 0;
     g_hash_table_iter_init(&iter, layers);
     while (rc == 0 && g_hash_table_iter_next(&iter, NULL, &needs)) {
         rc = needs_compare(install, needs, error);
@@ -704,11 +705,20 @@ static int install_locked(struct install *install, struct store_lock *lock,
     if (rc == 0) {
         rc = install_check_header(install, name_state, error);
     }
+    /* Who had the lock may have removed objects since. */
+    if (rc == 0) {
+        rc = install_try(install, error);
+    }
     /* While there is a header, pages that it doesn't know harm nobody: what
      * takes long and needs room comes before anything is put out of the way.
      * Only those that it may know by the same number come after. */
     if (rc == 0) {
         rc = put_objects(install, &target, STORE_PAGE, taken, error);
+    }
+    /* Who put those that are there already may have died before a sync (D7). */
+    if (rc == 0) {
+        rc = store->driver->sync_all(store, STORE_PAGE, &install->stored->id,
+                                     error);
     }
     if (rc == 0) {
         rc = clear_way(install, error);

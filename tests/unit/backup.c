@@ -271,6 +271,35 @@ static void test_second_name(void)
     close(fd);
 }
 
+static void discard_w(struct patient *patient)
+{
+    archip_volume *volume;
+    archip_store *store;
+    archip_queue *queue;
+
+    assert_ok(archip_store_open(patient->location, 0, &store));
+    assert_ok(archip_volume_open(store, "w", ARCHIP_OPEN_WRITE, NULL, &volume));
+    assert_ok(archip_queue_open(volume, 0, &queue));
+    assert_ok(archip_discard(queue, 0, SIZE));
+    assert_ok(archip_flush(queue));
+    archip_queue_close(queue);
+    assert_ok(archip_volume_close(volume));
+    archip_store_close(store);
+}
+
+/* Objects were there when the import looked first, and then were discarded: the
+ * sound volume stays. */
+static void test_discarded_since(void)
+{
+    struct patient *patient = patient_shared();
+    int fd = export_at(patient->location);
+
+    assert_fails(import_w_after(patient, fd, ARCHIP_IMPORT_OVERWRITE,
+                                discard_w), ENODATA, "aren't there");
+    expect_clean(patient->location);
+    close(fd);
+}
+
 /* A name that can't be read just now may be another's, too. */
 static void test_unread_name(void)
 {
@@ -542,6 +571,31 @@ static bool import_with_fault(struct patient *patient, int fd,
     fired = fault_fired(store->store) > 0;
     archip_store_close(store);
     return fired;
+}
+
+static int failing_syncfs(int fd)
+{
+    errno = EIO;
+    return -1;
+}
+
+/* Pages that an import put which was cut off may not be durable: no header
+ * before they are. */
+static void test_cut_off_unsynced(void)
+{
+    struct patient *patient = patient_shared();
+    g_autofree char *header = patient_v_file(patient, "header");
+    int fd = export_at(patient->location);
+
+    lose_metadata(patient);
+    g_assert_true(import_with_fault(patient, fd, only_v, FAULT_PUT, 1, false));
+    sys.syncfs = failing_syncfs;
+    assert_fails(import_at(patient->location, fd, only_v, 0), EIO, "sync");
+    sys = sys_real;
+    g_assert_false(g_file_test(header, G_FILE_TEST_EXISTS));
+    assert_ok(import_at(patient->location, fd, NULL, 0));
+    patient_expect(patient, "v");
+    close(fd);
 }
 
 /* --- What isn't so any more ----------------------------------------------- */
@@ -1098,6 +1152,8 @@ int main(int argc, char **argv)
     g_test_add_func("/backup/exists", test_exists);
     g_test_add_func("/backup/damaged-header", test_damaged_header);
     g_test_add_func("/backup/second-name", test_second_name);
+    g_test_add_func("/backup/discarded-since", test_discarded_since);
+    g_test_add_func("/backup/cut-off-unsynced", test_cut_off_unsynced);
     g_test_add_func("/backup/unread-name", test_unread_name);
     g_test_add_func("/backup/unread-header", test_unread_header);
     g_test_add_func("/backup/newer-header", test_newer_header);
