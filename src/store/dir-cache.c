@@ -122,7 +122,19 @@ void dir_cache_age(struct dir_store *dir)
 {
     g_mutex_lock(&dir->lock);
     dir->cache.age++;
+    g_hash_table_remove_all(dir->known_folders);
     g_mutex_unlock(&dir->lock);
+}
+
+/* `opened` has its name.  The same file is taken anew, too, where nothing hangs on
+ * the old descriptor: that one would tell of write-back that failed in another's
+ * hands, and was mended; and maybe it was opened when one could only read. */
+static bool is_current_locked(const struct dir_file *file,
+                              const struct dir_file *opened)
+{
+    return file->device == opened->device && file->inode == opened->inode &&
+           (opened->read_only || !file->read_only) &&
+           (file->users > 0 || !is_clean_locked(file));
 }
 
 /* As find_locked(), but not what another process has replaced or removed (D10):
@@ -138,8 +150,7 @@ static struct dir_file *find_current_locked(struct dir_cache *cache,
     if (!file || file->age >= age) {
         return file;
     }
-    if (opened && file->device == opened->device &&
-        file->inode == opened->inode) {
+    if (opened && is_current_locked(file, opened)) {
         file->age = age;
         return file;
     }

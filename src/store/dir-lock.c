@@ -270,7 +270,46 @@ static int take_file(struct dir_store *dir, const char *path, int operation,
     return -EAGAIN;
 }
 
+/* The same with a file that isn't ours to write, or on a mount that isn't, beside
+ * which there may be another: a lock needs only a descriptor. */
+static int take_file_to_read(struct dir_store *dir, const char *path,
+                             int operation)
+{
+    for (int tries = 0; tries < 8; tries++) {
+        int fd = dir_open(dir, path, O_RDONLY), result;
+
+        if (fd < 0) {
+            return fd;
+        }
+        result = flock_patiently(fd, operation);
+        if (result == 0) {
+            result = is_still_there(dir, fd, path);
+        }
+        if (result > 0) {
+            return fd;
+        }
+        sys.close(fd);
+        if (result < 0) {
+            return result;
+        }
+    }
+    return -EAGAIN;
+}
+
 /* --- Writers -------------------------------------------------------------- */
+
+/* For those who can't make it.  It has no content, and lasts while it has to. */
+static void make_readers_file(struct dir_store *dir, const struct id128 *id)
+{
+    char path[DIR_PATH_BYTES];
+    int fd;
+
+    lock_path(id, "/readers", path);
+    fd = dir_open(dir, path, O_RDWR | O_CREAT);
+    if (fd >= 0) {
+        sys.close(fd);
+    }
+}
 
 static int refuse(struct store *store, int fd, struct store_owner *holder,
                   GError **error)
@@ -338,6 +377,7 @@ static int lock_write(struct store *store, struct dir_lock *lock,
     }
     result = lock->fd < 0 ? lock->fd : begin_ownership(lock, me);
     if (result == 0) {
+        make_readers_file(dir, &lock->id);
         lock_path(&lock->id, "", path);
         dir_clean_temporaries(dir, path);
         return 0;
@@ -359,26 +399,17 @@ static int lock_write(struct store *store, struct dir_lock *lock,
 static int lock_read(struct store *store, struct dir_lock *lock, GError **error)
 {
     char path[DIR_PATH_BYTES];
-    int result;
 
     lock_path(&lock->id, "/readers", path);
     lock->fd = take_file(store->state, path, LOCK_SH, NULL);
-    if (lock->fd == -EACCES) {
-        /* Not ours to write; a lock needs only a descriptor. */
-        lock->fd = dir_open(store->state, path, O_RDONLY);
-        if (lock->fd >= 0) {
-            result = flock_patiently(lock->fd, LOCK_SH);
-            if (result < 0) {
-                sys.close(lock->fd);
-                lock->fd = result;
-            }
-        }
+    if (lock->fd == -EACCES || lock->fd == -EROFS) {
+        lock->fd = take_file_to_read(store->state, path, LOCK_SH);
     }
     if (lock->fd >= 0) {
         return 0;
     }
     if (lock->fd == -EROFS || lock->fd == -EACCES || lock->fd == -ENOENT) {
-        /* Nobody removes anything there, or nobody made the file for us. */
+        /* Nobody made the file, or nobody lets us have it. */
         lock->fd = -1;
         return 0;
     }

@@ -196,7 +196,8 @@ int dir_sync_all(struct store *store, enum store_kind kind,
 
 /* --- Removing ------------------------------------------------------------- */
 
-/* A file, or a folder with all in it; links are removed, not followed. */
+/* A file, or a folder with all in it; links are removed, not followed.  Whoever
+ * looks whether its lock is free may make that file again meanwhile. */
 static int remove_entry(int folder_fd, const char *name, void *opaque)
 {
     int result;
@@ -207,13 +208,21 @@ static int remove_entry(int folder_fd, const char *name, void *opaque)
     if (errno != EISDIR && errno != EPERM) {
         return -errno;
     }
-    result = dir_walk(folder_fd, name, remove_entry, NULL);
-    if (result < 0) {
-        return result;
+    for (int tries = 0; tries < 8; tries++) {
+        result = dir_walk(folder_fd, name, remove_entry, NULL);
+        if (result < 0) {
+            return result;
+        }
+        if (sys.unlinkat(folder_fd, name, AT_REMOVEDIR) == 0 ||
+            errno == ENOENT) {
+            return 0;
+        }
+        result = -errno;
+        if (result != -ENOTEMPTY) {
+            break;
+        }
     }
-    return sys.unlinkat(folder_fd, name, AT_REMOVEDIR) == 0 || errno == ENOENT
-               ? 0
-               : -errno;
+    return result;
 }
 
 /* The header goes first: without it the rest means nothing. */

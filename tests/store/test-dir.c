@@ -721,6 +721,169 @@ static void test_two_processes(void)
     }
 }
 
+/* As on a mount that is for reading only. */
+static int reading_openat2(int folder_fd, const char *path,
+                           struct open_how *how, size_t how_bytes)
+{
+    if (how->flags & O_CREAT || ((how->flags & O_ACCMODE) != O_RDONLY &&
+                                 !(how->flags & O_PATH))) {
+        errno = EROFS;
+        return -1;
+    }
+    return sys_real.openat2(folder_fd, path, how, how_bytes);
+}
+
+/* What could only be read can be written later. */
+static void test_writable_since(void)
+{
+    struct store_lock *lock;
+    struct fixture fixture;
+
+    fixture_open(&fixture, "dir:%s", 0);
+    write_byte(&fixture, 1, STORE_CREATE);
+    fixture_reopen(&fixture);
+    sys.openat2 = reading_openat2;
+    assert_byte(&fixture, 1);
+    sys = sys_real;
+    lock = begin_life(&fixture);
+    write_byte(&fixture, 2, 0);
+    assert_byte(&fixture, 2);
+    end_life(&fixture, lock);
+    fixture_close(&fixture);
+}
+
+/* A reader to whom the store isn't writable counts as one, beside a writer. */
+static void test_reading_mount(void)
+{
+    struct fixture one, other;
+    struct store_lock *writer, *reader;
+
+    fixture_open(&one, "dir:%s", 0);
+    other = opened_again(&one);
+    writer = begin_life(&one);
+    sys.openat2 = reading_openat2;
+    g_assert_cmpint(other.store->driver->lock(other.store, &one.layer,
+                                              STORE_LOCK_READ, NULL, &reader,
+                                              NULL, NULL), ==, 0);
+    sys = sys_real;
+    g_assert_cmpint(one.store->driver->exclude_readers(writer), ==, -EBUSY);
+    end_life(&other, reader);
+    g_assert_cmpint(one.store->driver->exclude_readers(writer), ==, 0);
+    one.store->driver->admit_readers(writer);
+    end_life(&one, writer);
+    store_queue_close(other.queue);
+    store_close(other.store);
+    fixture_close(&one);
+}
+
+static int synced_fd, failing_fd, sync_count;
+
+static int failing_fdatasync(int fd)
+{
+    synced_fd = fd;
+    if (fd == failing_fd) {
+        errno = EIO;
+        return -1;
+    }
+    return sys_real.fdatasync(fd);
+}
+
+static int counting_fsync(int fd)
+{
+    sync_count++;
+    return sys_real.fsync(fd);
+}
+
+/* The next life has nothing of the last one's: no descriptor, to which Linux
+ * would tell what failed in another's hands, and no folder known to be durable,
+ * which another may have made anew. */
+static void test_next_life(void)
+{
+    struct store_lock *lock;
+    struct fixture fixture;
+
+    failing_fd = -1;
+    fixture_open(&fixture, "dir:%s", 0);
+    lock = begin_life(&fixture);
+    sys.fdatasync = failing_fdatasync;
+    write_byte(&fixture, 1, STORE_CREATE);
+    g_assert_cmpint(do_op(&fixture, STORE_SYNC, block(&fixture, 0), 0, 0, 0),
+                    ==, 0);
+    end_life(&fixture, lock);
+    lock = begin_life(&fixture);
+    failing_fd = synced_fd;
+    sys.fsync = counting_fsync;
+    write_byte(&fixture, 2, 0);
+    g_assert_cmpint(do_op(&fixture, STORE_SYNC, block(&fixture, 0), 0, 0, 0),
+                    ==, 0);
+    g_assert_cmpint(synced_fd, !=, failing_fd);
+    g_assert_cmpint(sync_count, ==, 0);
+    failing_fd = -1;
+    for (unsigned i = 1; i < 3; i++) {
+        uint8_t *data = make_buffer(4096, i);
+
+        sync_count = 0;
+        g_assert_cmpint(do_write(&fixture, block(&fixture, i), 0, data, 4096,
+                                 STORE_CREATE), ==, 0);
+        g_assert_cmpint(do_op(&fixture, STORE_SYNC, block(&fixture, i), 0, 0,
+                              0), ==, 0);
+        if (i == 1) {
+            g_assert_cmpint(sync_count, >=, 3);
+        } else {
+            g_assert_cmpint(sync_count, ==, 1);
+        }
+        free(data);
+    }
+    sys = sys_real;
+    end_life(&fixture, lock);
+    fixture_close(&fixture);
+}
+
+static void make_again(const char *path)
+{
+    int fd = open(path, O_CREAT | O_WRONLY | O_CLOEXEC, 0666);
+
+    g_assert_cmpint(fd, >=, 0);
+    close(fd);
+}
+
+static char *made_again;
+
+static int remaking_unlinkat(int folder_fd, const char *path, int flags)
+{
+    int result = sys_real.unlinkat(folder_fd, path, flags);
+
+    if (made_again && result == 0 && !strcmp(path, "lock")) {
+        make_again(made_again);
+        g_clear_pointer(&made_again, g_free);
+    }
+    return result;
+}
+
+/* Somebody looks whether the lock is free, which makes its file. */
+static void test_removed_beside(void)
+{
+    struct store_lock *lock;
+    struct fixture fixture;
+    char id[ID128_TEXT_BYTES];
+    g_autofree char *folder = NULL;
+
+    fixture_open(&fixture, "dir:%s", 0);
+    id128_text(&fixture.layer, id);
+    folder = g_strdup_printf("%s/maps/%.2s/%s", fixture.root, id, id);
+    made_again = g_strdup_printf("%s/lock", folder);
+    lock = begin_life(&fixture);
+    sys.unlinkat = remaking_unlinkat;
+    g_assert_cmpint(fixture.store->driver->remove_all(fixture.store, STORE_PAGE,
+                                                      &fixture.layer, NULL),
+                    ==, 0);
+    sys = sys_real;
+    g_assert_null(made_again);
+    g_assert_false(g_file_test(folder, G_FILE_TEST_EXISTS));
+    end_life(&fixture, lock);
+    fixture_close(&fixture);
+}
+
 /* --- Contexts of libaio --------------------------------------------------- */
 
 static io_context_t context_of(int depth)
@@ -786,6 +949,10 @@ int main(int argc, char **argv)
     g_test_init(&argc, &argv, NULL);
     g_test_add_func("/dir/contexts", test_contexts);
     g_test_add_func("/dir/two-processes", test_two_processes);
+    g_test_add_func("/dir/writable-since", test_writable_since);
+    g_test_add_func("/dir/reading-mount", test_reading_mount);
+    g_test_add_func("/dir/next-life", test_next_life);
+    g_test_add_func("/dir/removed-beside", test_removed_beside);
     g_test_add_func("/dir/open/missing", test_open_missing);
     g_test_add_func("/dir/open/foreign", test_open_foreign);
     g_test_add_func("/dir/open/half-made", test_open_half_made);
