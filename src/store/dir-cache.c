@@ -13,7 +13,7 @@
  * or removed) is opened again: it may be of the earlier life.
  *
  * Other processes create objects anew, remove them and set them aside, too, but
- * only while they hold a volume's lock.  So after each lock that was taken a file
+ * only while they hold a volume's lock.  So after each lock taken or let go a file
  * is opened again before it's used: if that is another one, the one that was
  * open is of an earlier life.
  */
@@ -118,14 +118,6 @@ static void insert_locked(struct dir_cache *cache, struct dir_file *file)
     cache->count++;
 }
 
-void dir_cache_age(struct dir_store *dir)
-{
-    g_mutex_lock(&dir->lock);
-    dir->cache.age++;
-    g_hash_table_remove_all(dir->known_folders);
-    g_mutex_unlock(&dir->lock);
-}
-
 /* `opened` has its name.  The same file is taken anew, too, where nothing hangs on
  * the old descriptor: that one would tell of write-back that failed in another's
  * hands, and was mended; and maybe it was opened when one could only read. */
@@ -210,18 +202,40 @@ static int make_room_locked(struct dir_store *dir, bool may_block,
     return 0;
 }
 
+static void detach_idle_locked(struct dir_cache *cache,
+                               struct dir_file **unused)
+{
+    struct dir_file *file, *newer;
+
+    for (file = cache->idle.newer; file != &cache->idle; file = newer) {
+        newer = file->newer;
+        if (is_clean_locked(file)) {
+            detach_locked(cache, file, unused);
+        }
+    }
+}
+
 /* Out of descriptors: close every idle file that is clean. */
 static void close_idle(struct dir_store *dir)
 {
-    struct dir_file *unused = NULL, *file, *newer;
+    struct dir_file *unused = NULL;
 
     g_mutex_lock(&dir->lock);
-    for (file = dir->cache.idle.newer; file != &dir->cache.idle; file = newer) {
-        newer = file->newer;
-        if (is_clean_locked(file)) {
-            detach_locked(&dir->cache, file, &unused);
-        }
-    }
+    detach_idle_locked(&dir->cache, &unused);
+    g_mutex_unlock(&dir->lock);
+    free_all(unused);
+}
+
+/* Those that are idle would be opened again anyway; and what others remove
+ * meanwhile takes room as long as it is open. */
+void dir_cache_age(struct dir_store *dir)
+{
+    struct dir_file *unused = NULL;
+
+    g_mutex_lock(&dir->lock);
+    dir->cache.age++;
+    g_hash_table_remove_all(dir->known_folders);
+    detach_idle_locked(&dir->cache, &unused);
     g_mutex_unlock(&dir->lock);
     free_all(unused);
 }

@@ -99,7 +99,8 @@ struct dir_cache {
     struct dir_bucket *buckets;
     unsigned mask;
     unsigned count, limit;
-    uint64_t age;               /* raised with each lock taken; from 1 */
+    uint64_t age;               /* raised with each lock taken or let go; from 1
+                                   */
     struct dir_file idle;       /* head of a ring: .newer is the oldest */
     GHashTable *failed;         /* struct store_object -> errno of a sync that
                                    nobody asked for */
@@ -109,7 +110,8 @@ void dir_cache_init(struct dir_store *dir, unsigned limit);
 /* Syncs and closes all; nothing is in use. */
 void dir_cache_clear(struct dir_store *dir);
 
-/* A lock was taken: other processes may have replaced objects before. */
+/* A lock was taken, or let go: other processes may have replaced objects before,
+ * or may do so from now on. */
 void dir_cache_age(struct dir_store *dir);
 
 /* The object's file, opened if need be.  -EAGAIN when that might block and

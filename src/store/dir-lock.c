@@ -561,6 +561,7 @@ void dir_unlock(struct store_lock *base)
     if (lock->fd >= 0) {
         sys.close(lock->fd);
     }
+    dir_cache_age(base->store->state);
     g_free(lock);
 }
 

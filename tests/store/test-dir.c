@@ -721,6 +721,29 @@ static void test_two_processes(void)
     }
 }
 
+/* What others remove takes no room because it is open here. */
+static void test_removed_elsewhere(void)
+{
+    g_autofree char *command = g_strdup_printf(
+        "! ls -l /proc/%d/fd | grep deleted", (int)getpid());
+    struct fixture one, other;
+    struct store_lock *lock;
+
+    fixture_open(&one, "dir:%s", 0);
+    other = opened_again(&one);
+    lock = begin_life(&one);
+    write_byte(&one, 1, STORE_CREATE);
+    do_op(&one, STORE_SYNC, block(&one, 0), 0, 0, 0);
+    end_life(&one, lock);
+    lock = begin_life(&other);
+    take_away(&other, false);
+    end_life(&other, lock);
+    g_assert_cmpint(system(command), ==, 0);
+    store_queue_close(other.queue);
+    store_close(other.store);
+    fixture_close(&one);
+}
+
 /* As on a mount that is for reading only. */
 static int reading_openat2(int folder_fd, const char *path,
                            struct open_how *how, size_t how_bytes)
@@ -949,6 +972,7 @@ int main(int argc, char **argv)
     g_test_init(&argc, &argv, NULL);
     g_test_add_func("/dir/contexts", test_contexts);
     g_test_add_func("/dir/two-processes", test_two_processes);
+    g_test_add_func("/dir/removed-elsewhere", test_removed_elsewhere);
     g_test_add_func("/dir/writable-since", test_writable_since);
     g_test_add_func("/dir/reading-mount", test_reading_mount);
     g_test_add_func("/dir/next-life", test_next_life);
