@@ -188,6 +188,7 @@ void archipelago_abort_perm_update(BlockDriverState *bs)
 
     if (s->before) {
         replace_access(s, g_steal_pointer(&s->before));
+        forget_content(bs, s->accesses.current->volume);
         archipelago_access_collect(&s->accesses);
     }
 }
