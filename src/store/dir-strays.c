@@ -218,17 +218,20 @@ struct strays {
     int answer;
 };
 
-/* Nobody has it locked: the process that wrote it is dead. */
-static bool is_abandoned(int folder_fd, const char *name)
+/* Nobody has it locked: the process that wrote it is dead.  At the top one that
+ * has another name, too, is the store's own file, which we may have locked. */
+static bool is_abandoned(int folder_fd, const char *name, bool at_top)
 {
     int fd = TEMP_FAILURE_RETRY(sys.openat(
         folder_fd, name, O_RDONLY | O_NOFOLLOW | O_CLOEXEC | O_NONBLOCK, 0));
+    struct stat status;
     bool abandoned;
 
     if (fd < 0) {
         return false;
     }
-    abandoned = TEMP_FAILURE_RETRY(sys.flock(fd, LOCK_SH | LOCK_NB)) == 0;
+    abandoned = TEMP_FAILURE_RETRY(sys.flock(fd, LOCK_SH | LOCK_NB)) == 0 ||
+                (at_top && sys.fstat(fd, &status) == 0 && status.st_nlink > 1);
     sys.close(fd);
     return abandoned;
 }
@@ -353,8 +356,9 @@ static int list_stray(int folder_fd, const char *name, void *opaque)
         return sort;
     }
     if (g_str_has_prefix(name, DIR_TEMPORARY) && sort == S_IFREG) {
-        return is_abandoned(folder_fd, name) ? report_stray(strays, name, true)
-                                             : 0;
+        return is_abandoned(folder_fd, name, strays->depth == 0)
+                   ? report_stray(strays, name, true)
+                   : 0;
     }
     if (place == PLACE_FILE && sort == S_IFREG) {
         return 0;

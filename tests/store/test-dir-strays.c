@@ -6,6 +6,7 @@
  */
 #include "base/sys.h"
 #include "harness.h"
+#include "store/dir-format.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -267,6 +268,42 @@ static void test_back_again(void)
     tried_again_after_each(true);
 }
 
+static int count_litter(const char *stray, bool litter, void *opaque)
+{
+    g_assert_true(litter);
+    ++*(unsigned *)opaque;
+    return 0;
+}
+
+/* Who made the store was killed with its file in place and the temporary name
+ * still there: a repair, which has that file locked, finds it. */
+static void test_own_temporary(void)
+{
+    struct store_lock *lock;
+    struct fixture fixture;
+    unsigned count = 0;
+
+    fixture_open(&fixture, "dir:%s", 0);
+    {
+        g_autofree char *own = g_build_filename(fixture.root,
+                                                DIR_FORMAT_NAME, NULL);
+        g_autofree char *temporary = g_build_filename(
+            fixture.root, DIR_TEMPORARY "0123456789abcdef0123456789abcdef",
+            NULL);
+
+        g_assert_cmpint(link(own, temporary), ==, 0);
+    }
+    g_assert_cmpint(driver_of(&fixture)->lock(fixture.store, NULL,
+                                              STORE_LOCK_REPAIR, NULL, &lock,
+                                              NULL, NULL), ==, 0);
+    g_assert_cmpint(driver_of(&fixture)->list_strays(fixture.store,
+                                                     count_litter, &count,
+                                                     NULL), ==, 0);
+    g_assert_cmpuint(count, ==, 1);
+    driver_of(&fixture)->unlock(lock);
+    fixture_close(&fixture);
+}
+
 int main(int argc, char **argv)
 {
     g_test_init(&argc, &argv, NULL);
@@ -275,5 +312,6 @@ int main(int argc, char **argv)
     g_test_add_func("/dir/strays/still-failed", test_still_failed);
     g_test_add_func("/dir/strays/aside-again", test_aside_again);
     g_test_add_func("/dir/strays/back-again", test_back_again);
+    g_test_add_func("/dir/strays/own-temporary", test_own_temporary);
     return g_test_run();
 }
