@@ -697,17 +697,17 @@ static int install_locked(struct install *install, struct store_lock *lock,
     g_autoptr(GBytes) value = name_encode(&install->stored->id);
     g_autoptr(GPtrArray) taken = g_ptr_array_new();
     enum name_state name_state = NAME_FREE;
-    int rc = store_exclude_readers(lock, error);
+    /* Again: who had the lock may have removed objects since. */
+    int rc = install_try(install, error);
 
+    if (rc == 0) {
+        rc = store_exclude_readers(lock, error);
+    }
     if (rc == 0) {
         rc = install_check_name(install, &name_state, error);
     }
     if (rc == 0) {
         rc = install_check_header(install, name_state, error);
-    }
-    /* Who had the lock may have removed objects since. */
-    if (rc == 0) {
-        rc = install_try(install, error);
     }
     /* While there is a header, pages that it doesn't know harm nobody: what
      * takes long and needs room comes before anything is put out of the way.

@@ -266,25 +266,27 @@ static int open_fd(struct dir_store *dir, const char *path, int flags,
     return fd;
 }
 
-/* A file not in the table; it takes the descriptor.  Returns 0 or -errno. */
-static int file_new(const struct store_object *name, int fd, bool read_only,
-                    struct dir_file **file)
+/* A file not in the table; it takes the descriptor.  NULL: see errno. */
+static struct dir_file *file_new(const struct store_object *name, int fd,
+                                 bool read_only)
 {
+    struct dir_file *file;
     struct stat status;
 
     if (sys.fstat(fd, &status) < 0) {
-        int result = -errno;
+        int error = errno;
 
         sys.close(fd);
-        return result;
+        errno = error;
+        return NULL;
     }
-    *file = g_new0(struct dir_file, 1);
-    (*file)->name = *name;
-    (*file)->fd = fd;
-    (*file)->device = status.st_dev;
-    (*file)->inode = status.st_ino;
-    (*file)->read_only = read_only;
-    return 0;
+    file = g_new0(struct dir_file, 1);
+    file->name = *name;
+    file->fd = fd;
+    file->device = status.st_dev;
+    file->inode = status.st_ino;
+    file->read_only = read_only;
+    return file;
 }
 
 /* A file of this object, not in the table. */
@@ -306,7 +308,11 @@ static int open_file(struct dir_store *dir, const struct store_object *name,
         fd = open_fd(dir, path, (open_flags(dir) & ~O_ACCMODE) | O_RDONLY,
                      may_block);
     }
-    return fd < 0 ? fd : file_new(name, fd, read_only, file);
+    if (fd < 0) {
+        return fd;
+    }
+    *file = file_new(name, fd, read_only);
+    return *file ? 0 : -errno;
 }
 
 /* The state of bucket and cache in which a file was looked for. */
@@ -471,26 +477,36 @@ static int create_fd(struct dir_store *dir, const char *path)
     return fd;
 }
 
+/* As errno says. */
+static int create_failed(struct dir_store *dir, const char *path)
+{
+    int result = -errno;
+
+    dir_unlink(dir, path);
+    return result;
+}
+
 int dir_file_create(struct dir_store *dir, const struct store_object *name,
                     uint64_t size_bytes, struct dir_file **file)
 {
     struct dir_file *made, *unused = NULL;
     char path[DIR_PATH_BYTES];
-    int fd, result;
+    int fd;
 
     dir_object_path(name, path);
     fd = create_fd(dir, path);
     if (fd < 0) {
         return fd;
     }
-    result = file_new(name, fd, false, &made);
-    if (result == 0 && size_bytes > 0 &&
-        TEMP_FAILURE_RETRY(sys.ftruncate(fd, (off_t)size_bytes)) < 0) {
-        result = -errno;
-        file_free(made);
+    made = file_new(name, fd, false);
+    if (!made) {
+        return create_failed(dir, path);
     }
-    if (result < 0) {
-        dir_unlink(dir, path);
+    if (size_bytes > 0 &&
+        TEMP_FAILURE_RETRY(sys.ftruncate(fd, (off_t)size_bytes)) < 0) {
+        int result = create_failed(dir, path);
+
+        file_free(made);
         return result;
     }
     dir_file_made(dir, path);
@@ -505,6 +521,18 @@ int dir_file_create(struct dir_store *dir, const struct store_object *name,
     free_all(unused);
     *file = made;
     return 0;
+}
+
+void dir_file_doubt(struct dir_store *dir, const struct store_object *name)
+{
+    struct dir_file *file;
+
+    g_mutex_lock(&dir->lock);
+    file = find_locked(bucket_of(&dir->cache, name), name);
+    if (file) {
+        file->age = 0;
+    }
+    g_mutex_unlock(&dir->lock);
 }
 
 void dir_file_removed(struct dir_store *dir, const struct store_object *name)

@@ -83,7 +83,8 @@ struct dir_file {
     bool detached;              /* removed from the table; closed by the last
                                    user */
     int users;
-    uint64_t age;               /* the cache's when it surely was current */
+    uint64_t age;               /* the cache's when it surely was current, or 0
+                                   */
     struct sync_point sync;
     struct dir_file *next;      /* in its bucket */
     struct dir_file *older, *newer;     /* idle ones, by last use */
@@ -126,6 +127,8 @@ int dir_file_create(struct dir_store *dir, const struct store_object *name,
                     uint64_t size_bytes, struct dir_file **file);
 /* Give back; `changed`: something was written that isn't durable yet. */
 void dir_file_put(struct dir_store *dir, struct dir_file *file, bool changed);
+/* The object may be gone from the disk. */
+void dir_file_doubt(struct dir_store *dir, const struct store_object *name);
 /* The object is gone from the disk. */
 void dir_file_removed(struct dir_store *dir, const struct store_object *name);
 /* All objects of that kind and id are gone from the disk. */

@@ -412,6 +412,7 @@ static int do_remove(struct dir_store *dir, struct store_request *request)
         result = dir_unlink(dir, path);
     } while (dir_reserve_lend(dir, &loan, result));
     if (result < 0 && result != -ENOENT) {
+        dir_file_doubt(dir, &request->object);
         return result;
     }
     dir_file_removed(dir, &request->object);

@@ -196,8 +196,7 @@ int dir_sync_all(struct store *store, enum store_kind kind,
 
 /* --- Removing ------------------------------------------------------------- */
 
-/* A file, or a folder with all in it; links are removed, not followed.  Whoever
- * looks whether its lock is free may make that file again meanwhile. */
+/* A file, or a folder with all in it; links are removed, not followed. */
 static int remove_entry(int folder_fd, const char *name, void *opaque)
 {
     int result;
@@ -208,18 +207,39 @@ static int remove_entry(int folder_fd, const char *name, void *opaque)
     if (errno != EISDIR && errno != EPERM) {
         return -errno;
     }
-    for (int tries = 0; tries < 8; tries++) {
-        result = dir_walk(folder_fd, name, remove_entry, NULL);
-        if (result < 0) {
-            return result;
-        }
-        if (sys.unlinkat(folder_fd, name, AT_REMOVEDIR) == 0 ||
-            errno == ENOENT) {
-            return 0;
-        }
-        result = -errno;
-        if (result != -ENOTEMPTY) {
-            break;
+    result = dir_walk(folder_fd, name, remove_entry, NULL);
+    if (result < 0) {
+        return result;
+    }
+    return sys.unlinkat(folder_fd, name, AT_REMOVEDIR) == 0 || errno == ENOENT
+               ? 0
+               : -errno;
+}
+
+/* Is the lock of the place somebody else's?  If not it's ours in `fd`, unless
+ * it has none. */
+static bool is_taken(struct dir_store *dir, const char *path, int *fd)
+{
+    g_autofree char *lock = g_strconcat(path, "/lock", NULL);
+
+    *fd = dir_open(dir, lock, O_RDWR);
+    return *fd >= 0 && sys.flock(*fd, LOCK_EX | LOCK_NB) < 0;
+}
+
+/* The place of an id.  Its lock goes with the rest, and whoever wants that may
+ * make it again before the folder goes; who then has it, has the place. */
+static int remove_place(struct dir_store *dir, const char *path, int folder_fd,
+                        const char *leaf)
+{
+    int result = remove_entry(folder_fd, leaf, NULL);
+
+    for (int tries = 0; result == -ENOTEMPTY && tries < 8; tries++) {
+        int fd;
+
+        result = is_taken(dir, path, &fd) ? 0
+                                          : remove_entry(folder_fd, leaf, NULL);
+        if (fd >= 0) {
+            sys.close(fd);
         }
     }
     return result;
@@ -238,7 +258,7 @@ static int remove_id(struct dir_store *dir, const char *path)
     }
     result = dir_unlink(dir, header);
     if (result == 0 || result == -ENOENT) {
-        result = remove_entry(folder_fd, leaf, NULL);
+        result = remove_place(dir, path, folder_fd, leaf);
     }
     if (result == 0 && TEMP_FAILURE_RETRY(sys.fsync(folder_fd)) < 0) {
         result = -errno;

@@ -862,29 +862,34 @@ static void test_next_life(void)
     fixture_close(&fixture);
 }
 
-static void make_again(const char *path)
-{
-    int fd = open(path, O_CREAT | O_WRONLY | O_CLOEXEC, 0666);
-
-    g_assert_cmpint(fd, >=, 0);
-    close(fd);
-}
-
 static char *made_again;
+static int made_again_fd;
 
 static int remaking_unlinkat(int folder_fd, const char *path, int flags)
 {
     int result = sys_real.unlinkat(folder_fd, path, flags);
 
-    if (made_again && result == 0 && !strcmp(path, "lock")) {
-        make_again(made_again);
-        g_clear_pointer(&made_again, g_free);
+    if (made_again_fd < 0 && result == 0 && !strcmp(path, "lock")) {
+        made_again_fd = open(made_again, O_CREAT | O_RDWR | O_CLOEXEC, 0666);
+        g_assert_cmpint(made_again_fd, >=, 0);
     }
     return result;
 }
 
-/* Somebody looks whether the lock is free, which makes its file. */
-static void test_removed_beside(void)
+static int remaking_and_taking_unlinkat(int folder_fd, const char *path,
+                                        int flags)
+{
+    bool is_first = made_again_fd < 0;
+    int result = remaking_unlinkat(folder_fd, path, flags);
+
+    if (is_first && made_again_fd >= 0) {
+        g_assert_cmpint(flock(made_again_fd, LOCK_EX | LOCK_NB), ==, 0);
+    }
+    return result;
+}
+
+/* Somebody makes the lock's file again, and has the lock, or not yet. */
+static void removed_beside(bool taken)
 {
     struct store_lock *lock;
     struct fixture fixture;
@@ -895,15 +900,47 @@ static void test_removed_beside(void)
     id128_text(&fixture.layer, id);
     folder = g_strdup_printf("%s/maps/%.2s/%s", fixture.root, id, id);
     made_again = g_strdup_printf("%s/lock", folder);
+    made_again_fd = -1;
     lock = begin_life(&fixture);
-    sys.unlinkat = remaking_unlinkat;
+    sys.unlinkat = taken ? remaking_and_taking_unlinkat : remaking_unlinkat;
     g_assert_cmpint(fixture.store->driver->remove_all(fixture.store, STORE_PAGE,
                                                       &fixture.layer, NULL),
                     ==, 0);
     sys = sys_real;
-    g_assert_null(made_again);
-    g_assert_false(g_file_test(folder, G_FILE_TEST_EXISTS));
+    g_assert_cmpint(made_again_fd, >=, 0);
+    g_assert_true(g_file_test(made_again, G_FILE_TEST_EXISTS) == taken);
+    g_assert_true(g_file_test(folder, G_FILE_TEST_EXISTS) == taken);
+    close(made_again_fd);
+    g_free(made_again);
     end_life(&fixture, lock);
+    fixture_close(&fixture);
+}
+
+static void test_removed_beside(void)
+{
+    removed_beside(false);
+    removed_beside(true);
+}
+
+static int lying_unlinkat(int folder_fd, const char *path, int flags)
+{
+    sys_real.unlinkat(folder_fd, path, flags);
+    errno = EIO;
+    return -1;
+}
+
+/* An error, and it happened nevertheless. */
+static void test_removed_and_failed(void)
+{
+    struct fixture fixture;
+
+    fixture_open(&fixture, "dir:%s", 0);
+    write_byte(&fixture, 1, STORE_CREATE);
+    sys.unlinkat = lying_unlinkat;
+    g_assert_cmpint(do_op(&fixture, STORE_REMOVE, block(&fixture, 0), 0, 0, 0),
+                    ==, -EIO);
+    sys = sys_real;
+    assert_nothing(&fixture);
     fixture_close(&fixture);
 }
 
@@ -977,6 +1014,7 @@ int main(int argc, char **argv)
     g_test_add_func("/dir/reading-mount", test_reading_mount);
     g_test_add_func("/dir/next-life", test_next_life);
     g_test_add_func("/dir/removed-beside", test_removed_beside);
+    g_test_add_func("/dir/removed-and-failed", test_removed_and_failed);
     g_test_add_func("/dir/open/missing", test_open_missing);
     g_test_add_func("/dir/open/foreign", test_open_foreign);
     g_test_add_func("/dir/open/half-made", test_open_half_made);
