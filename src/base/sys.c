@@ -38,32 +38,37 @@ static struct {
 
 static bool aio_take_idle(int depth, io_context_t *context)
 {
-    g_autoptr(GMutexLocker) locker = g_mutex_locker_new(&contexts.lock);
+    bool mine, found = false;
 
-    for (unsigned i = 0; contexts.pid == getpid() && i < contexts.count; i++) {
-        if (contexts.idle[i].depth == depth) {
+    g_mutex_lock(&contexts.lock);
+    mine = contexts.pid == getpid();
+    for (unsigned i = 0; mine && !found && i < contexts.count; i++) {
+        found = contexts.idle[i].depth == depth;
+        if (found) {
             *context = contexts.idle[i].context;
             contexts.idle[i] = contexts.idle[--contexts.count];
-            return true;
         }
     }
-    return false;
+    g_mutex_unlock(&contexts.lock);
+    return found;
 }
 
 static bool aio_keep_idle(int depth, io_context_t context)
 {
-    g_autoptr(GMutexLocker) locker = g_mutex_locker_new(&contexts.lock);
+    bool kept;
 
+    g_mutex_lock(&contexts.lock);
     if (contexts.pid != getpid()) {
         contexts.pid = getpid();
         contexts.count = 0;
     }
-    if (contexts.count == AIO_IDLE_MAX) {
-        return false;
+    kept = contexts.count < AIO_IDLE_MAX;
+    if (kept) {
+        contexts.idle[contexts.count].context = context;
+        contexts.idle[contexts.count++].depth = depth;
     }
-    contexts.idle[contexts.count].context = context;
-    contexts.idle[contexts.count++].depth = depth;
-    return true;
+    g_mutex_unlock(&contexts.lock);
+    return kept;
 }
 
 static int real_aio_get(int depth, io_context_t *context)
