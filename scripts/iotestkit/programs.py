@@ -61,13 +61,13 @@ class Programs:
     def __init__(self, which, build):
         self.which = which
         self.build = os.path.abspath(build)
-        self.library = os.path.join(self.build, 'src')
-        if not os.path.exists(os.path.join(self.library, 'libarchipelago.so')):
+        self.libdir = os.path.join(self.build, 'src')
+        if not os.path.exists(os.path.join(self.libdir, 'libarchipelago.so')):
             raise harness.Unknown(
                 f'{build} is no build of Archipelago: make it with "meson setup '
                 'build && meson compile -C build", or name another one with '
                 '--build')
-        self.tree = script('build-qemu', '--libdir', self.library, which)
+        self.tree = script('build-qemu', '--libdir', self.libdir, which)
         self.source = os.path.join(os.path.dirname(self.tree), 'source')
         with open(os.path.join(self.source, 'VERSION'),
                   encoding='ascii') as file:
@@ -108,7 +108,7 @@ class Programs:
         plugins = os.path.join(self.build, 'block/qemu')
         for name, source in (('qemu-img', []),
                              ('qemu-system-x86_64', ['--source', self.source])):
-            script('build-qemu-plugin', '--libdir', self.library, '--output',
+            script('build-qemu-plugin', '--libdir', self.libdir, '--output',
                    plugins, *source, commands[name][0])
 
     def check_plugins(self, commands):
@@ -130,7 +130,7 @@ class Programs:
                      'ARCHIPELAGO': os.path.join(self.build,
                                                  'src/cli/archipelago')}
         if way != 'plugin':
-            variables['LD_LIBRARY_PATH'] = self.library
+            variables['LD_LIBRARY_PATH'] = self.libdir
         for name, command in self.commands(way).items():
             path = os.path.join(directory, name)
             with open(path, 'w', encoding='utf-8') as file:

@@ -118,15 +118,12 @@ static void insert_locked(struct dir_cache *cache, struct dir_file *file)
     cache->count++;
 }
 
-/* `opened` has its name.  The same file is taken anew, too, where nothing hangs on
- * the old descriptor: that one would tell of write-back that failed in another's
- * hands, and was mended; and maybe it was opened when one could only read. */
-static bool is_current_locked(const struct dir_file *file,
-                              const struct dir_file *opened)
+/* `opened` has its name; `file` may have been opened when one could only read. */
+static bool is_current(const struct dir_file *file,
+                       const struct dir_file *opened)
 {
     return file->device == opened->device && file->inode == opened->inode &&
-           (opened->read_only || !file->read_only) &&
-           (file->users > 0 || !is_clean_locked(file));
+           (opened->read_only || !file->read_only);
 }
 
 /* As find_locked(), but not what another process has replaced or removed (D10):
@@ -142,7 +139,7 @@ static struct dir_file *find_current_locked(struct dir_cache *cache,
     if (!file || file->age >= age) {
         return file;
     }
-    if (opened && is_current_locked(file, opened)) {
+    if (opened && is_current(file, opened)) {
         file->age = age;
         return file;
     }
@@ -226,8 +223,9 @@ static void close_idle(struct dir_store *dir)
     free_all(unused);
 }
 
-/* Those that are idle would be opened again anyway; and what others remove
- * meanwhile takes room as long as it is open. */
+/* Those that are idle would be opened again anyway.  Left open they take the room
+ * of what others remove meanwhile, and tell of write-back that failed in others'
+ * hands, and was mended. */
 void dir_cache_age(struct dir_store *dir)
 {
     struct dir_file *unused = NULL;

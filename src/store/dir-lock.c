@@ -198,6 +198,13 @@ static int open_lock_file(struct dir_store *dir, const char *path)
     return fd;
 }
 
+/* One that isn't ours to write, or on a mount that isn't, beside which there
+ * may be another: a lock needs only a descriptor. */
+static int open_to_read(struct dir_store *dir, const char *path)
+{
+    return dir_open(dir, path, O_RDONLY);
+}
+
 /* 1, 0 or -errno. */
 static int is_still_there(struct dir_store *dir, int fd, const char *path)
 {
@@ -238,15 +245,16 @@ static int flock_patiently(int fd, int operation)
 
 /* A descriptor that holds the lock, or -errno; -EWOULDBLOCK with `busy_fd` set
  * to the file of whoever holds it. */
-static int take_file(struct dir_store *dir, const char *path, int operation,
-                     int *busy_fd)
+static int take_file(struct dir_store *dir, const char *path,
+                     int (*open_file)(struct dir_store *dir, const char *path),
+                     int operation, int *busy_fd)
 {
     for (int tries = 0; tries < 8; tries++) {
         struct dir_loan loan = {0};
         int fd, result;
 
         do {
-            fd = open_lock_file(dir, path);
+            fd = open_file(dir, path);
         } while (dir_reserve_lend(dir, &loan, fd));
         if (fd < 0) {
             return fd;
@@ -270,35 +278,9 @@ static int take_file(struct dir_store *dir, const char *path, int operation,
     return -EAGAIN;
 }
 
-/* The same with a file that isn't ours to write, or on a mount that isn't, beside
- * which there may be another: a lock needs only a descriptor. */
-static int take_file_to_read(struct dir_store *dir, const char *path,
-                             int operation)
-{
-    for (int tries = 0; tries < 8; tries++) {
-        int fd = dir_open(dir, path, O_RDONLY), result;
-
-        if (fd < 0) {
-            return fd;
-        }
-        result = flock_patiently(fd, operation);
-        if (result == 0) {
-            result = is_still_there(dir, fd, path);
-        }
-        if (result > 0) {
-            return fd;
-        }
-        sys.close(fd);
-        if (result < 0) {
-            return result;
-        }
-    }
-    return -EAGAIN;
-}
-
 /* --- Writers -------------------------------------------------------------- */
 
-/* For those who can't make it.  It has no content, and lasts while it has to. */
+/* For those who can't make it.  It has no content, nor has it to be durable. */
 static void make_readers_file(struct dir_store *dir, const struct id128 *id)
 {
     char path[DIR_PATH_BYTES];
@@ -371,7 +353,7 @@ static int lock_write(struct store *store, struct dir_lock *lock,
     int busy_fd = -1, result;
 
     lock_path(&lock->id, "/lock", path);
-    lock->fd = take_file(dir, path, LOCK_EX, &busy_fd);
+    lock->fd = take_file(dir, path, open_lock_file, LOCK_EX, &busy_fd);
     if (lock->fd == -EWOULDBLOCK) {
         return refuse(store, busy_fd, holder, error);
     }
@@ -401,9 +383,9 @@ static int lock_read(struct store *store, struct dir_lock *lock, GError **error)
     char path[DIR_PATH_BYTES];
 
     lock_path(&lock->id, "/readers", path);
-    lock->fd = take_file(store->state, path, LOCK_SH, NULL);
+    lock->fd = take_file(store->state, path, open_lock_file, LOCK_SH, NULL);
     if (lock->fd == -EACCES || lock->fd == -EROFS) {
-        lock->fd = take_file_to_read(store->state, path, LOCK_SH);
+        lock->fd = take_file(store->state, path, open_to_read, LOCK_SH, NULL);
     }
     if (lock->fd >= 0) {
         return 0;
@@ -433,7 +415,7 @@ int dir_exclude_readers(struct store_lock *base)
         return 0;
     }
     lock_path(&lock->id, "/readers", path);
-    fd = take_file(base->store->state, path, LOCK_EX, NULL);
+    fd = take_file(base->store->state, path, open_lock_file, LOCK_EX, NULL);
     if (fd < 0) {
         return fd == -EWOULDBLOCK ? -EBUSY : fd;
     }
@@ -501,7 +483,7 @@ int dir_reset_lock(struct store *store, const struct id128 *id,
     int busy_fd = -1, fd, result;
 
     lock_path(id, "/lock", path);
-    fd = take_file(store->state, path, LOCK_EX, &busy_fd);
+    fd = take_file(store->state, path, open_lock_file, LOCK_EX, &busy_fd);
     if (fd == -EWOULDBLOCK) {
         sys.close(busy_fd);
         return error_set(error, EBUSY, "somebody holds it");

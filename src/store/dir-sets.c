@@ -223,7 +223,8 @@ static bool is_taken(struct dir_store *dir, const char *path, int *fd)
     g_autofree char *lock = g_strconcat(path, "/lock", NULL);
 
     *fd = dir_open(dir, lock, O_RDWR);
-    return *fd >= 0 && sys.flock(*fd, LOCK_EX | LOCK_NB) < 0;
+    return *fd >= 0 && sys.flock(*fd, LOCK_EX | LOCK_NB) < 0 &&
+           errno == EWOULDBLOCK;
 }
 
 /* The place of an id.  Its lock goes with the rest, and whoever wants that may

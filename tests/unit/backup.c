@@ -271,35 +271,6 @@ static void test_second_name(void)
     close(fd);
 }
 
-static void discard_w(struct patient *patient)
-{
-    archip_volume *volume;
-    archip_store *store;
-    archip_queue *queue;
-
-    assert_ok(archip_store_open(patient->location, 0, &store));
-    assert_ok(archip_volume_open(store, "w", ARCHIP_OPEN_WRITE, NULL, &volume));
-    assert_ok(archip_queue_open(volume, 0, &queue));
-    assert_ok(archip_discard(queue, 0, SIZE));
-    assert_ok(archip_flush(queue));
-    archip_queue_close(queue);
-    assert_ok(archip_volume_close(volume));
-    archip_store_close(store);
-}
-
-/* Objects were there when the import looked first, and then were discarded: the
- * sound volume stays. */
-static void test_discarded_since(void)
-{
-    struct patient *patient = patient_shared();
-    int fd = export_at(patient->location);
-
-    assert_fails(import_w_after(patient, fd, ARCHIP_IMPORT_OVERWRITE,
-                                discard_w), ENODATA, "aren't there");
-    expect_clean(patient->location);
-    close(fd);
-}
-
 /* A name that can't be read just now may be another's, too. */
 static void test_unread_name(void)
 {
@@ -618,6 +589,30 @@ static void close_at(archip_store *store, archip_volume *volume,
     archip_queue_close(queue);
     assert_ok(archip_volume_close(volume));
     archip_store_close(store);
+}
+
+static void discard_w(struct patient *patient)
+{
+    archip_volume *volume;
+    archip_store *store;
+    archip_queue *queue = open_at(patient->location, "w", &store, &volume);
+
+    assert_ok(archip_discard(queue, 0, SIZE));
+    assert_ok(archip_flush(queue));
+    close_at(store, volume, queue);
+}
+
+/* Objects were there when the import looked first, and then were discarded: the
+ * sound volume stays. */
+static void test_discarded_since(void)
+{
+    struct patient *patient = patient_shared();
+    int fd = export_at(patient->location);
+
+    assert_fails(import_w_after(patient, fd, ARCHIP_IMPORT_OVERWRITE,
+                                discard_w), ENODATA, "aren't there");
+    expect_clean(patient->location);
+    close(fd);
 }
 
 /* What was written behind the end that the file knows doesn't show when it
@@ -1152,8 +1147,6 @@ int main(int argc, char **argv)
     g_test_add_func("/backup/exists", test_exists);
     g_test_add_func("/backup/damaged-header", test_damaged_header);
     g_test_add_func("/backup/second-name", test_second_name);
-    g_test_add_func("/backup/discarded-since", test_discarded_since);
-    g_test_add_func("/backup/cut-off-unsynced", test_cut_off_unsynced);
     g_test_add_func("/backup/unread-name", test_unread_name);
     g_test_add_func("/backup/unread-header", test_unread_header);
     g_test_add_func("/backup/newer-header", test_newer_header);
@@ -1161,6 +1154,8 @@ int main(int argc, char **argv)
     g_test_add_func("/backup/busy", test_busy);
     g_test_add_func("/backup/busy-unsynced", test_busy_unsynced);
     g_test_add_func("/backup/take-back-fails", test_take_back_fails);
+    g_test_add_func("/backup/cut-off-unsynced", test_cut_off_unsynced);
+    g_test_add_func("/backup/discarded-since", test_discarded_since);
     g_test_add_func("/backup/grown-since", test_grown_since);
     g_test_add_func("/backup/same-header", test_same_header);
     g_test_add_func("/backup/overtaken", test_overtaken);
